@@ -1,0 +1,61 @@
+//! What a sink may answer, and what becomes of an event: values, not errors.
+
+use std::time::Duration;
+
+/// What one attempt came to, classed by what to do next and not by status code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The sink has it.
+    Delivered,
+    /// The sink asks for a pause; `after` where it said for how long.
+    Throttled { after: Option<Duration> },
+    /// It may pass later: a 5xx, a refused connection, a serialization failure.
+    Transient { reason: String },
+    /// This event will never pass.
+    Rejected { reason: String },
+    /// Nothing will pass until a person mends the sink: hold it, lose nothing.
+    Misconfigured { reason: String },
+    /// Sent, and no answer came: it may or may not have had its effect.
+    Unknown { reason: String },
+}
+
+impl Outcome {
+    /// The bounded name of the class, for metrics and logs.
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Throttled { .. } => "throttled",
+            Self::Transient { .. } => "transient",
+            Self::Rejected { .. } => "rejected",
+            Self::Misconfigured { .. } => "misconfigured",
+            Self::Unknown { .. } => "unknown",
+        }
+    }
+}
+
+/// Every record ends in exactly one settlement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settlement {
+    Delivered,
+    Skipped(SkipReason),
+}
+
+/// Why a record was left out on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SkipReason {
+    /// The event's own consent map does not say true for the sink's purpose.
+    NoConsent,
+    /// The sink's `where` expression was not true.
+    Filtered,
+}
+
+impl SkipReason {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoConsent => "no_consent",
+            Self::Filtered => "filtered",
+        }
+    }
+}
