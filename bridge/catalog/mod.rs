@@ -1,5 +1,80 @@
 //! The catalogue: sources (and later sinks) described as data, one YAML file a provider.
+//! A preset is the same description that a private source writes in its own section; docs/sources.md explains it.
 
+mod locator;
 mod source;
+mod yaml;
 
+pub use locator::{Locator, LocatorError};
 pub use source::*;
+
+/// The presets, in the order of their names: name, YAML.
+const SOURCES: &[(&str, &str)] = &[
+    ("standard-webhooks", include_str!("sources/standard-webhooks.yaml")),
+    ("stripe", include_str!("sources/stripe.yaml")),
+];
+
+/// Why there is no such preset.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no preset `{name}`; there are {}", preset_names().collect::<Vec<_>>().join(", "))]
+    UnknownPreset { name: String },
+    /// Unreachable in a release: the tests read every file of the catalogue.
+    #[error("preset `{name}` is not YAML that the catalogue understands: {reason}")]
+    NotYaml { name: &'static str, reason: String },
+    /// Unreachable in a release, likewise.
+    #[error("preset `{name}` does not describe a source")]
+    NotASource {
+        name: &'static str,
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// The names of all presets, sorted.
+pub fn preset_names() -> impl Iterator<Item = &'static str> {
+    SOURCES.iter().map(|(name, _)| *name)
+}
+
+/// Reads a preset. Meant for start and reload: it parses each time.
+///
+/// # Errors
+/// [`Error::UnknownPreset`], whose text lists the names that there are.
+pub fn preset(name: &str) -> Result<SourceScheme, Error> {
+    let Some(&(name, text)) = SOURCES.iter().find(|(known, _)| *known == name) else {
+        return Err(Error::UnknownPreset { name: name.to_owned() });
+    };
+    let value = yaml::to_json(text).map_err(|reason| Error::NotYaml { name, reason })?;
+    serde_json::from_value(value).map_err(|source| Error::NotASource { name, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_file_of_the_catalogue_is_listed_and_describes_a_source() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("bridge/catalog/sources");
+        let files: BTreeSet<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(files, preset_names().map(str::to_owned).collect());
+        for name in preset_names() {
+            let scheme = preset(name).unwrap();
+            assert!(!scheme.signature.is_empty() && scheme.docs.is_some(), "{name}");
+            for text in scheme.event_id.iter().chain(&scheme.event_type).chain(&scheme.event_time) {
+                Locator::parse(text).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_preset_is_answered_with_the_names_that_there_are() {
+        let message = preset("strip").unwrap_err().to_string();
+        assert_eq!(message, "there is no preset `strip`; there are standard-webhooks, stripe");
+    }
+}

@@ -1,1 +1,4 @@
 //! (see lib.rs)
+
+pub mod vectors;
+pub mod verify;

@@ -1,0 +1,321 @@
+//! Runs request vectors against the catalogue: the engine of `hookbridge source test FILE`.
+//!
+//! A vector is a request as it came, the secrets that are trusted, the receiver's clock, and whether it is authentic.
+//! A file is a JSON list of them; docs/sources.md has the fields.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::verify::{Rejection, Request, Verifier};
+use crate::catalog::{self, Algorithm, SourceScheme};
+use crate::config::Secret;
+
+/// Why a file could not be run at all. What is wrong with one vector is a failed vector instead.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the file is not a JSON list of vectors")]
+    NotAList(#[source] serde_json::Error),
+    /// It would pass by testing nothing.
+    #[error("the file has no vector")]
+    Empty,
+    #[error("the report could not be written")]
+    Write(#[from] io::Error),
+}
+
+/// How many vectors came out as they expect.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report {
+    pub passed: usize,
+    pub failed: usize,
+}
+
+/// Runs all vectors of the file's text, writes each mismatch, and at the end `N passed, N failed`.
+/// The preset is the one that each vector's `provider` names (`_` and `-` being the same), or `provider` where given.
+///
+/// # Errors
+/// If the text is not a list of vectors, or the report cannot be written.
+pub fn run(text: &str, provider: Option<&str>, report: &mut dyn Write) -> Result<Report, Error> {
+    let vectors: Vec<Value> = serde_json::from_str(text).map_err(Error::NotAList)?;
+    if vectors.is_empty() {
+        return Err(Error::Empty);
+    }
+    let mut count = Report::default();
+    for (at, vector) in vectors.into_iter().enumerate() {
+        let name = vector.get("name").and_then(Value::as_str).map_or_else(|| format!("#{at}"), str::to_owned);
+        match check(vector, provider) {
+            Ok(None) => count.passed += 1,
+            Ok(Some(mismatch)) => {
+                count.failed += 1;
+                writeln!(report, "{name}: {mismatch}")?;
+            }
+            Err(problem) => {
+                count.failed += 1;
+                writeln!(report, "{name}: not run: {problem}")?;
+            }
+        }
+    }
+    writeln!(report, "{} passed, {} failed", count.passed, count.failed)?;
+    Ok(count)
+}
+
+/// Fields of other stages (`handshake`, `precondition`) are not read: they are no part of authentication.
+#[derive(Debug, Deserialize)]
+struct Vector {
+    provider: String,
+    secrets: Vec<String>,
+    #[serde(default = "post")]
+    method: String,
+    #[serde(default)]
+    url: String,
+    headers: BTreeMap<String, OneOrMany>,
+    #[serde(default)]
+    body_base64: String,
+    /// Seconds since the Unix epoch; a fraction is kept to the millisecond.
+    now_unix: serde_json::Number,
+    #[serde(default)]
+    config: BTreeMap<String, Value>,
+    expect: Expect,
+    #[serde(default)]
+    reason: String,
+}
+
+fn post() -> String {
+    "POST".to_owned()
+}
+
+/// A header's value, or its values where the request carries it more than once.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Expect {
+    Accept,
+    Reject,
+}
+
+/// What came of a vector, and why.
+struct Decision {
+    accepted: bool,
+    why: String,
+}
+
+impl Decision {
+    fn reject(why: impl Into<String>) -> Self {
+        Self { accepted: false, why: why.into() }
+    }
+}
+
+/// The mismatch in words, if there is one.
+fn check(vector: Value, provider: Option<&str>) -> Result<Option<String>, String> {
+    let vector: Vector = serde_json::from_value(vector).map_err(|error| error.to_string())?;
+    let decision = decide(&vector, provider)?;
+    if decision.accepted == (vector.expect == Expect::Accept) {
+        return Ok(None);
+    }
+    let word = |accepted| if accepted { "accept" } else { "reject" };
+    let (expected, got) = (word(!decision.accepted), word(decision.accepted));
+    Ok(Some(format!("expected {expected} ({}), got {got} ({})", vector.reason, decision.why)))
+}
+
+fn decide(vector: &Vector, provider: Option<&str>) -> Result<Decision, String> {
+    let preset = provider.unwrap_or(&vector.provider).replace('_', "-");
+    let scheme = catalog::preset(&preset).map_err(|error| error.to_string())?;
+    let settings = Settings::apply(scheme, &vector.config)?;
+    let body = STANDARD.decode(&vector.body_base64).map_err(|error| format!("body_base64: {error}"))?;
+    // As the configuration does: an empty one is a rotation that has not begun.
+    let secrets: Vec<Secret> = vector.secrets.iter().filter(|text| !text.is_empty()).map(Secret::new).collect();
+    // A configuration that is refused takes no request at all.
+    let verifier = match Verifier::compile(&settings.scheme, &secrets, settings.public_url.as_deref()) {
+        Ok(verifier) => verifier,
+        Err(error) => return Ok(Decision::reject(format!("the configuration is refused: {error}"))),
+    };
+    let Some(headers) = headers(&vector.headers) else {
+        return Ok(Decision::reject("no HTTP request can carry these headers"));
+    };
+    let request = Request { method: &vector.method, url: &vector.url, headers: &headers, body: &body };
+    Ok(match verifier.verify(&request, millis(&vector.now_unix)?) {
+        Ok(matched) => Decision { accepted: true, why: format!("secret {} matched", matched.secret_index) },
+        Err(rejection) => Decision::reject(Rejection::name(rejection)),
+    })
+}
+
+/// What a vector assumes of its source, laid over the preset.
+struct Settings {
+    scheme: SourceScheme,
+    public_url: Option<String>,
+}
+
+impl Settings {
+    fn apply(mut scheme: SourceScheme, config: &BTreeMap<String, Value>) -> Result<Self, String> {
+        let mut public_url = None;
+        for (key, value) in config.iter().filter(|(_, value)| !value.is_null()) {
+            let text = || value.as_str().ok_or_else(|| format!("config.{key} is not text"));
+            match key.as_str() {
+                "tolerance_secs" => {
+                    let seconds = value.as_u64().ok_or_else(|| format!("config.{key} is not a number of seconds"))?;
+                    let stamps = scheme.signature.iter_mut().filter_map(|signature| signature.timestamp.as_mut());
+                    stamps.for_each(|stamp| stamp.tolerance = std::time::Duration::from_secs(seconds));
+                }
+                "alg" => {
+                    let algorithm: Algorithm =
+                        serde_json::from_value(value.clone()).map_err(|error| format!("config.{key}: {error}"))?;
+                    scheme.signature.retain(|signature| signature.algorithm == algorithm);
+                }
+                "header_prefix" => rename_headers(&mut scheme, text()?),
+                "notification_url" | "public_url" => public_url = Some(text()?.to_owned()),
+                _ => return Err(format!("config.{key} is no setting that this version knows")),
+            }
+        }
+        Ok(Self { scheme, public_url })
+    }
+}
+
+/// Keeps the preferred header's ways, under the names of another brand: `webhook-id` becomes `svix-id`.
+fn rename_headers(scheme: &mut SourceScheme, brand: &str) {
+    let Some(preferred) = scheme.signature.first().map(|signature| signature.header.clone()) else { return };
+    let Some((own, _)) = preferred.split_once('-') else { return };
+    let own = format!("{own}-");
+    scheme.signature.retain(|signature| signature.header == preferred);
+    for signature in &mut scheme.signature {
+        signature.header = signature.header.replacen(&own, brand, 1);
+        signature.signed = signature.signed.replace(&format!("{{header:{own}"), &format!("{{header:{brand}"));
+        if let Some(stamp) = &mut signature.timestamp {
+            stamp.header = stamp.header.replacen(&own, brand, 1);
+        }
+    }
+}
+
+/// `None` if the names or values could not be sent over HTTP.
+fn headers(written: &BTreeMap<String, OneOrMany>) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for (name, values) in written {
+        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+        let values = match values {
+            OneOrMany::One(value) => std::slice::from_ref(value),
+            OneOrMany::Many(values) => values.as_slice(),
+        };
+        for value in values {
+            headers.append(name.clone(), HeaderValue::from_bytes(value.as_bytes()).ok()?);
+        }
+    }
+    Some(headers)
+}
+
+fn millis(seconds: &serde_json::Number) -> Result<i64, String> {
+    let whole = seconds.as_i64().and_then(|seconds| seconds.checked_mul(1_000));
+    #[allow(clippy::cast_possible_truncation, reason = "a float's cast saturates, and no clock is that far out")]
+    let fraction = || seconds.as_f64().map(|seconds| (seconds * 1_000.0).round() as i64);
+    whole.or_else(fraction).ok_or_else(|| format!("now_unix: {seconds} is no time"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn report(vectors: &Value, provider: Option<&str>) -> (Report, String) {
+        let mut text = Vec::new();
+        let report = run(&vectors.to_string(), provider, &mut text).unwrap();
+        (report, String::from_utf8(text).unwrap())
+    }
+
+    fn vendor_vector() -> Value {
+        let text = include_str!("../../tests/vectors/standard_webhooks.json");
+        serde_json::from_str::<Vec<Value>>(text).unwrap().remove(0)
+    }
+
+    #[test]
+    fn every_vector_of_the_vendors_comes_out_as_it_expects() {
+        let files = [
+            (include_str!("../../tests/vectors/stripe.json"), 9),
+            (include_str!("../../tests/vectors/standard_webhooks.json"), 16),
+        ];
+        for (text, count) in files {
+            let mut out = Vec::new();
+            let report = run(text, None, &mut out).unwrap();
+            assert_eq!(String::from_utf8(out).unwrap(), format!("{count} passed, 0 failed\n"));
+            assert_eq!(report, Report { passed: count, failed: 0 });
+        }
+    }
+
+    #[test]
+    fn a_mismatch_says_what_was_expected_and_why_it_came_out_otherwise() {
+        let mut vector = vendor_vector();
+        vector["body_base64"] = json!("e30=");
+        let (count, text) = report(&json!([vector]), None);
+        assert_eq!(count, Report { passed: 0, failed: 1 });
+        assert_eq!(
+            text,
+            "standard_webhooks/hmac_vendor_vector: expected accept (published v1 signature), got reject (no_match)\n\
+             0 passed, 1 failed\n"
+        );
+    }
+
+    #[test]
+    fn what_a_vector_asks_for_and_is_not_known_fails_by_name() {
+        let mut vector = vendor_vector();
+        vector["provider"] = json!("no_such");
+        let (_, text) = report(&json!([vector]), None);
+        assert!(text.contains("not run: there is no preset `no-such`"), "{text}");
+        assert_eq!(report(&json!([vector]), Some("standard_webhooks")).0.passed, 1);
+
+        vector["config"] = json!({"moon_phase": "full"});
+        let (count, text) = report(&json!([vector, {"name": "half"}]), Some("standard-webhooks"));
+        assert_eq!(count.failed, 2);
+        assert!(text.contains("config.moon_phase is no setting") && text.contains("half: not run:"), "{text}");
+    }
+
+    #[test]
+    fn settings_of_a_vector_are_laid_over_the_preset() {
+        let mut vector = vendor_vector();
+        vector["now_unix"] = json!(1_614_265_330 + 60);
+        vector["config"] = json!({"tolerance_secs": 60});
+        assert_eq!(report(&json!([vector]), None).0.passed, 1);
+        vector["config"] = json!({"tolerance_secs": 59});
+        assert_eq!(report(&json!([vector]), None).0.failed, 1);
+
+        vector["config"] = json!({"header_prefix": "acme-"});
+        let headers = vector["headers"].as_object().unwrap().clone();
+        vector["headers"] =
+            headers.into_iter().map(|(name, value)| (name.replace("webhook-", "ACME-"), value)).collect();
+        assert_eq!(report(&json!([vector]), None).0.passed, 1);
+        vector["config"] = json!({"header_prefix": "acme-", "alg": "ed25519"});
+        let (_, text) = report(&json!([vector]), None);
+        assert!(text.contains("the configuration is refused: secret 0 begins with none"), "{text}");
+    }
+
+    #[test]
+    fn requests_that_no_configuration_or_no_wire_would_carry_are_rejected() {
+        for (key, value) in [
+            ("secrets", json!([])),
+            ("secrets", json!([""])),
+            ("secrets", json!(["whsec_"])),
+            ("secrets", json!(["whsec_%%%%"])),
+            ("headers", json!({"webhook-id": "a\u{0}b"})),
+        ] {
+            let mut vector = vendor_vector();
+            vector[key] = value;
+            vector["expect"] = json!("reject");
+            let (count, text) = report(&json!([vector]), None);
+            assert_eq!(count.passed, 1, "{key}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_vectors_is_an_error() {
+        assert!(matches!(run("[]", None, &mut Vec::new()), Err(Error::Empty)));
+        assert!(matches!(run("{}", None, &mut Vec::new()), Err(Error::NotAList(_))));
+    }
+}
