@@ -253,10 +253,9 @@ impl Way {
         if self.foreign.iter().any(|name| request.headers.contains_key(name)) {
             return Err(Rejection::MixedHeaders);
         }
-        let entries = Entries::new(value, &self.form);
-        if entries.clone().next().is_none() {
-            return Err(Rejection::NoUsableSignature);
-        }
+        let mut entries = Entries::new(value, &self.form);
+        let first = entries.next().ok_or(Rejection::NoUsableSignature)?;
+        let candidates = std::iter::once(first).chain(entries);
         let (timestamp, timestamp_ms) = match &self.window {
             Some(window) => {
                 let (text, at_ms) = window.read(request.headers)?;
@@ -266,7 +265,7 @@ impl Way {
             None => (&[][..], None),
         };
         for (secret_index, key) in &self.keys {
-            if key.verifies(&self.template, request, timestamp, entries.clone())? {
+            if key.verifies(&self.template, request, timestamp, candidates.clone())? {
                 return Ok(Verified { secret_index: *secret_index, timestamp_ms });
             }
         }

@@ -10,7 +10,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use openssl::pkey::{Id, PKey, Public};
 use sha2::{Sha256, Sha512};
 
-use super::entry::Entries;
+use super::entry::Candidate;
 use super::template::Template;
 use super::{Rejection, Request};
 use crate::catalog::{self, Algorithm, KeyEncoding, Signature};
@@ -60,27 +60,27 @@ impl Key {
         }
     }
 
-    /// Whether one of the entries is this key's signature of what the template says.
+    /// Whether one of the candidates is this key's signature of what the template says.
     pub(super) fn verifies(
         &self,
         template: &Template,
         request: &Request<'_>,
         timestamp: &[u8],
-        mut entries: Entries<'_>,
+        mut candidates: impl Iterator<Item = Candidate>,
     ) -> Result<bool, Rejection> {
         match self {
             Self::HmacSha256(state) => {
                 let expected = digest(state, template, request, timestamp)?;
-                Ok(entries.any(|entry| entry.equals(&expected)))
+                Ok(candidates.any(|candidate| candidate.equals(&expected)))
             }
             Self::HmacSha512(state) => {
                 let expected = digest(state, template, request, timestamp)?;
-                Ok(entries.any(|entry| entry.equals(&expected)))
+                Ok(candidates.any(|candidate| candidate.equals(&expected)))
             }
             Self::Ed25519(public) => {
                 let mut message = Vec::with_capacity(request.body.len() + 128);
                 template.stream(request, timestamp, |bytes| message.extend_from_slice(bytes))?;
-                Ok(entries.any(|entry| ed25519_verifies(public, entry.bytes(), &message)))
+                Ok(candidates.any(|candidate| ed25519_verifies(public, candidate.bytes(), &message)))
             }
         }
     }
