@@ -60,7 +60,7 @@ pub struct Verified {
 
 /// Why a request is not taken as authentic. For metrics and logs, never for the sender.
 ///
-/// In the order in which the checks run: of several ways, the one that got furthest says why.
+/// From what is plainly wrong to what only the key can tell: of several ways, the one that got furthest says why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rejection {
     /// A header that the scheme needs is absent or empty.
@@ -127,7 +127,7 @@ pub enum Problem {
 
 /// A source's description and secrets, compiled once and shared by all requests.
 pub struct Verifier {
-    /// Only those that some secret can be used with; those of one header stand together.
+    /// Only those that some secret can be used with, the preferred first.
     ways: Vec<Way>,
     public_url: Option<String>,
 }
