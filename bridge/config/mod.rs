@@ -1,8 +1,103 @@
 //! The configuration: one YAML file, read whole, every problem named at once.
+//!
+//! ```text
+//!  text ──yaml──▶ nodes with line and column ──reader, read/*──▶ Config      what it means
+//!                 what was written            │                └▶ not built  what `run` refuses
+//!                                             └─────────────────▶ problems   what is wrong, all of it
+//! ```
 
+mod environment;
+mod interpolate;
+pub mod kafka_properties;
 mod model;
+mod network;
+mod not_built;
+mod problem;
+mod read;
+mod reader;
+mod scheme;
 mod secret;
+#[cfg(test)]
+mod tests;
 pub mod units;
+mod yaml;
 
+use std::path::{Path, PathBuf};
+
+pub use environment::{Environment, Process};
 pub use model::*;
+pub use network::Network;
+pub use problem::{Problem, Problems, Severity};
 pub use secret::Secret;
+
+/// Bytes of a configuration file. A thousand sources take about 300 KiB; a file beyond this is not a configuration.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// Problems that are told of one file. Whoever has a thousand will not read the next.
+const MAX_PROBLEMS: usize = 1_000;
+
+/// A file that was read without an error.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub file: PathBuf,
+    pub config: Config,
+    /// What a person should look at.
+    pub warnings: Vec<Problem>,
+    /// What the file asks for and this version cannot do: a warning of `check`, a refusal of `run`.
+    pub not_built: Vec<Problem>,
+}
+
+/// Reads the configuration file at `path`, with the variables and files that `env` answers with.
+///
+/// # Errors
+/// Everything that is wrong with it, warnings included, sorted by line.
+pub fn load(path: &Path, env: &dyn Environment) -> Result<Loaded, Problems> {
+    let refuse = |message: String| {
+        let problem = Problem::error(path, Location::default(), message);
+        Problems { file: path.to_owned(), all: vec![problem] }
+    };
+    let bytes = env.read_file(path, MAX_FILE).map_err(|error| refuse(format!("cannot be read: {error}")))?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(refuse(format!("is larger than {MAX_FILE} bytes")));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+        refuse(format!("is not UTF-8 (in line {line})"))
+    })?;
+    parse(path, &text, env)
+}
+
+/// Reads a configuration from `text`; `path` says where relative paths start and what to call it in messages.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(path: &Path, text: &str, env: &dyn Environment) -> Result<Loaded, Problems> {
+    let document = yaml::parse(text);
+    let reader = reader::Reader::new(path, env);
+    for fault in document.faults {
+        reader.fault(fault);
+    }
+    // Of a file that could be read in part only, nothing else is worth telling.
+    let config = document.complete.then(|| read::config(&reader.root(&document.root)));
+    let findings = reader.finish();
+    let refused = findings.has_errors();
+    match config {
+        Some(config) if !refused => Ok(Loaded {
+            file: path.to_owned(),
+            config,
+            warnings: sorted(findings.problems),
+            not_built: sorted(findings.not_built),
+        }),
+        _ => {
+            let all = sorted(findings.problems.into_iter().chain(findings.not_built).collect());
+            Err(Problems { file: path.to_owned(), all })
+        }
+    }
+}
+
+fn sorted(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.sort_by(|a, b| (a.at.line, a.at.column).cmp(&(b.at.line, b.at.column)));
+    problems.truncate(MAX_PROBLEMS);
+    problems
+}

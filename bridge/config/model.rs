@@ -2,11 +2,13 @@
 //! Each part of the bridge is given its own struct from here, never the whole.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Secret;
+use super::units::Rate;
+use super::{Network, Secret};
 
 /// The whole file.
 #[derive(Debug, Clone)]
@@ -24,6 +26,16 @@ pub struct Config {
     pub sources: BTreeMap<String, Source>,
     pub sinks: BTreeMap<String, Sink>,
     pub alerts: Option<Alerts>,
+}
+
+impl Config {
+    /// Every jq text of the file, with where it stands: for `check` and the start to compile.
+    pub fn expressions(&self) -> impl Iterator<Item = &Expr> {
+        let events = self.events.values().flat_map(|event| event.key.iter().chain(&event.id));
+        let sources = self.sources.values().flat_map(Source::expressions);
+        let sinks = self.sinks.values().flat_map(|sink| sink.filter.iter().chain(&sink.map));
+        events.chain(sources).chain(sinks)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -96,8 +108,8 @@ pub struct Admin {
 
 #[derive(Debug, Clone, Default)]
 pub struct Egress {
-    /// CIDR networks that sinks may reach besides public addresses.
-    pub allow: Vec<String>,
+    /// Networks that sinks may reach besides public addresses.
+    pub allow: Vec<Network>,
 }
 
 /// An event definition: what may be in a topic.
@@ -148,7 +160,21 @@ pub enum UnknownFields {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expr {
     pub text: String,
+    /// Where its first character stands.
     pub at: Location,
+}
+
+impl Expr {
+    /// Where in the file a line and column (both from 1) of the text stand. Exact for a text in one line and for a
+    /// block after `|`; a folded text has lost its lines.
+    #[must_use]
+    pub fn place(&self, line: usize, column: usize) -> Location {
+        Location {
+            line: self.at.line + line.saturating_sub(1),
+            column: self.at.column + column.saturating_sub(1),
+            path: self.at.path.clone(),
+        }
+    }
 }
 
 /// Where in the file something was written: 1-based line and column, and the key path (`sources.stripe.secrets`).
@@ -169,13 +195,28 @@ pub struct Source {
     pub scheme: crate::catalog::SourceScheme,
     /// In order; empty ones were left out. At least one unless the scheme needs none.
     pub secrets: Vec<Secret>,
+    /// What the provider calls, as the provider knows it: part of what some of them sign.
     pub public_url: Option<String>,
+    /// The jq texts of the description that this file writes; those of a preset are the catalogue's.
+    pub described: Vec<Expr>,
     pub events: EventRules,
     pub on_unmapped: OnUnmapped,
     pub on_invalid: OnInvalid,
     /// Already the smaller of the file's and the preset's limit less a second.
     pub deadline: Duration,
     pub at: Location,
+}
+
+impl Source {
+    fn expressions(&self) -> impl Iterator<Item = &Expr> {
+        let (direct, rules) = match &self.events {
+            EventRules::Direct { event_type, payload } => (Some((event_type, payload)), &[][..]),
+            EventRules::Rules { rules, .. } => (None, &rules[..]),
+        };
+        let direct = direct.into_iter().flat_map(|(event_type, payload)| std::iter::once(event_type).chain(payload));
+        let rules = rules.iter().flat_map(|rule| rule.when.iter().chain(&rule.map));
+        self.described.iter().chain(direct).chain(rules)
+    }
 }
 
 /// How a request becomes events.
@@ -239,6 +280,18 @@ pub enum Guarantee {
     AtMostOnce,
 }
 
+impl Guarantee {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ExactlyOnce => "exactly_once",
+            Self::EffectivelyOnce => "effectively_once",
+            Self::AtLeastOnce => "at_least_once",
+            Self::AtMostOnce => "at_most_once",
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub enum SinkKind {
     Postgres(Postgres),
@@ -248,9 +301,7 @@ pub enum SinkKind {
         topic: String,
     },
     /// A catalogue sink.
-    Preset {
-        preset: String,
-    },
+    Preset(PresetSink),
 }
 
 #[derive(Debug, Clone)]
@@ -273,17 +324,93 @@ pub enum Ddl {
     Manual,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Http {
+    /// Its path may be a secret of its own: `Debug` shows the scheme and host only.
     pub url: String,
     /// Standard Webhooks secret that requests are signed with.
     pub standard_webhooks: Option<Secret>,
     pub concurrency: usize,
     pub timeout: Duration,
+    pub pacing: Pacing,
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let origin_ends = self.url.find("://").map_or(0, |at| at + 3);
+        let path = self.url[origin_ends..].find(['/', '?', '#']).map_or(self.url.len(), |at| origin_ends + at);
+        f.debug_struct("Http")
+            .field("origin", &&self.url[..path])
+            .field("standard_webhooks", &self.standard_webhooks)
+            .field("concurrency", &self.concurrency)
+            .field("timeout", &self.timeout)
+            .field("pacing", &self.pacing)
+            .finish()
+    }
+}
+
+/// How fast a sink is called, and how long it is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pacing {
+    /// Calls of this process; `None`: as many as `concurrency` lets through.
+    pub rate_limit: Option<Rate>,
+    /// How long a record is tried again in its place; then its key is parked.
+    pub in_place: Duration,
+    /// How long it is tried again at all; then it is a dead letter.
+    pub max_age: Duration,
+    /// How far back a delivery id is remembered.
+    pub dedupe_window: Duration,
+}
+
+impl Default for Pacing {
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        // In place for as long as a restart of the other side takes; at all for as long as it takes a person to see.
+        Self { rate_limit: None, in_place: Duration::from_secs(30), max_age: DAY, dedupe_window: DAY }
+    }
+}
+
+/// A sink that the catalogue describes.
+#[derive(Debug, Clone)]
+pub struct PresetSink {
+    pub preset: String,
+    pub api_key: Option<Secret>,
+    /// Instead of the preset's own, for a proxy or a test.
+    pub base_url: Option<String>,
+    pub concurrency: usize,
+    pub timeout: Duration,
+    pub pacing: Pacing,
 }
 
 /// Read and checked; alerting itself is not built yet.
 #[derive(Debug, Clone)]
 pub struct Alerts {
+    pub drift: Option<DriftAlert>,
+    pub dead_letters: Option<DeadLetterAlert>,
+    pub receivers: BTreeMap<String, Receiver>,
     pub at: Location,
+}
+
+#[derive(Debug, Clone)]
+pub struct DriftAlert {
+    /// Names of receivers.
+    pub to: Vec<String>,
+    /// How often a finding must have been seen.
+    pub min_count: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct DeadLetterAlert {
+    /// Names of receivers.
+    pub to: Vec<String>,
+    /// More than so many in so long.
+    pub over: Rate,
+}
+
+/// Where alerts go. The address is a capability, and so a secret.
+#[derive(Debug, Clone)]
+pub enum Receiver {
+    Slack(Secret),
+    Webhook(Secret),
+    Alertmanager(Secret),
 }

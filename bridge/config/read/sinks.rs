@@ -1,0 +1,268 @@
+//! `sinks`: where events go.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::edges::http_url;
+use super::names;
+use crate::config::not_built::Feature;
+use crate::config::reader::{Field, Map, quoted_list};
+use crate::config::units::{Rate, parse_rate};
+use crate::config::{Ddl, EventDef, Guarantee, Http, Pacing, Postgres, PresetSink, Purpose, Secret, Sink, SinkKind};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// PostgreSQL cuts longer names off without an error (NAMEDATALEN - 1), and two tables could become one.
+const MAX_IDENTIFIER: usize = 63;
+/// One commit for so many rows: beyond it the time per row hardly falls, and a failed batch costs more.
+const MAX_BATCH: usize = 500;
+/// Calls at once: 32 calls of 100 ms each are 320 a second.
+const CONCURRENCY: usize = 32;
+/// Each call holds a connection and a body.
+const CONCURRENCIES: RangeInclusive<usize> = 1..=1024;
+/// Vendors answer within a second; ten are for their bad days.
+const TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(5 * 60);
+/// A receipt must outlive what it remembers.
+const WINDOWS: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(30 * 24 * 60 * 60);
+
+const GUARANTEES: &[(&str, Guarantee)] = &[
+    ("exactly_once", Guarantee::ExactlyOnce),
+    ("effectively_once", Guarantee::EffectivelyOnce),
+    ("at_least_once", Guarantee::AtLeastOnce),
+    ("at_most_once", Guarantee::AtMostOnce),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Postgres,
+    Kafka,
+    Http,
+    Preset,
+}
+
+impl Kind {
+    const TYPES: &[(&str, Self)] = &[("postgres", Self::Postgres), ("kafka", Self::Kafka), ("http", Self::Http)];
+
+    /// What a sink of this kind can give, the default first. A preset's are in its catalogue entry.
+    fn guarantees(self) -> &'static [Guarantee] {
+        match self {
+            Self::Postgres | Self::Kafka => &[Guarantee::ExactlyOnce],
+            Self::Http => &[Guarantee::EffectivelyOnce, Guarantee::AtLeastOnce, Guarantee::AtMostOnce],
+            Self::Preset => &[],
+        }
+    }
+}
+
+pub(super) fn sinks(field: &Field<'_>, events: &BTreeMap<String, EventDef>) -> BTreeMap<String, Sink> {
+    let mut sinks = BTreeMap::new();
+    for (name, field) in field.named() {
+        names::check(&field, name);
+        if let Some(sink) = field.map(|map| sink(name, map, events)) {
+            sinks.insert(name.to_owned(), sink);
+        }
+    }
+    sinks
+}
+
+/// `None` where its kind is not known, and so neither are its keys.
+fn sink(name: &str, map: &mut Map<'_>, events: &BTreeMap<String, EventDef>) -> Option<Sink> {
+    let kind = kind(map);
+    let known = events.keys().map(String::as_str);
+    let taken = names::references(&map.required("events"), "event", "events", known);
+    let filter = map.field("where").expr();
+    let mapping = map.field("map").expr();
+    let purpose = purpose(map, kind);
+    let guarantee = guarantee(map, kind);
+    let kind = match kind {
+        Some(Kind::Postgres) => SinkKind::Postgres(postgres(map, &taken)),
+        Some(Kind::Kafka) => SinkKind::Kafka { topic: kafka_topic(map, events) },
+        Some(Kind::Http) => SinkKind::Http(http(map)),
+        Some(Kind::Preset) => SinkKind::Preset(preset(map)),
+        None => {
+            map.accept_anything();
+            return None;
+        }
+    };
+    Some(Sink {
+        name: name.to_owned(),
+        events: taken,
+        filter,
+        map: mapping,
+        purpose,
+        guarantee,
+        kind,
+        at: map.holder().location(),
+    })
+}
+
+fn kind(map: &mut Map<'_>) -> Option<Kind> {
+    let kind = map.field("type");
+    let preset = map.field("preset");
+    match (kind.is_written(), preset.is_written()) {
+        (true, true) => preset.error_with_hint("stands beside `type`", "a sink has one of both"),
+        (false, false) => map.holder().error_with_hint(
+            "nothing says what kind of sink this is",
+            "write `type: postgres`, `type: kafka`, `type: http`, or a `preset`",
+        ),
+        (true, false) => {
+            let read = kind.choice(Kind::TYPES)?;
+            match read {
+                Kind::Http => kind.needs(Feature::SinkHttp, "`type: http`"),
+                Kind::Kafka => kind.needs(Feature::SinkKafka, "`type: kafka`"),
+                Kind::Postgres | Kind::Preset => {}
+            }
+            return Some(read);
+        }
+        (false, true) => {
+            let name = preset.text()?;
+            preset.needs(Feature::SinkPreset, &format!("the preset `{name}`"));
+            return Some(Kind::Preset);
+        }
+    }
+    None
+}
+
+/// The consent that the sink needs. To call somebody's address with a person's data is a marketing action until the
+/// file says otherwise; a copy in one's own database or topic is not; a preset knows its own.
+fn purpose(map: &mut Map<'_>, kind: Option<Kind>) -> Purpose {
+    let field = map.field("purpose");
+    if !field.is_written() {
+        if kind == Some(Kind::Http) {
+            field.error_with_hint(
+                "is missing: no event may be sent before it is clear which consent that takes",
+                "write `purpose: <consent>`, for example `email_marketing`, or `purpose: none`",
+            );
+        }
+        return Purpose::Unset;
+    }
+    let name = |text: &str| {
+        if names::is_name(text, "._-", names::MAX_NAME) {
+            Ok(text.to_owned())
+        } else {
+            Err("cannot be the name of a consent".to_owned())
+        }
+    };
+    match field.parsed(name) {
+        Some(name) if name == "none" => {
+            field.warning(
+                "events go to this sink whatever a person has consented to",
+                "write the consent that it needs, if there is one",
+            );
+            Purpose::None
+        }
+        Some(name) => Purpose::Named(name),
+        None => Purpose::Unset,
+    }
+}
+
+fn guarantee(map: &mut Map<'_>, kind: Option<Kind>) -> Option<Guarantee> {
+    let field = map.field("guarantee");
+    let asked = field.choice(GUARANTEES)?;
+    let given = kind.map(Kind::guarantees).unwrap_or_default();
+    if !given.is_empty() && !given.contains(&asked) {
+        let names: Vec<&str> = given.iter().map(|guarantee| guarantee.name()).collect();
+        field.error_with_hint(
+            format!("this kind of sink cannot give `{}`", asked.name()),
+            format!("it can give {}", quoted_list(&names)),
+        );
+    }
+    Some(asked)
+}
+
+// === Postgres ===
+
+fn postgres(map: &mut Map<'_>, events: &[String]) -> Postgres {
+    Postgres {
+        url: map.required("url").parsed(postgres_url).unwrap_or_default(),
+        table: map.field("table").parsed_or("{event_type}".to_owned(), |text| table(text, events)),
+        schema: map.field("schema").parsed_or("public".to_owned(), identifier),
+        ddl: map
+            .field("ddl")
+            .choice_or(Ddl::Evolve, &[("create", Ddl::Create), ("evolve", Ddl::Evolve), ("manual", Ddl::Manual)]),
+        max_batch: map.field("max_batch").number_or(MAX_BATCH, &(1..=10_000)),
+    }
+}
+
+/// The reason is left out: it may repeat a part of the text, and the password is one.
+fn postgres_url(text: &str) -> Result<Secret, String> {
+    match text.parse::<tokio_postgres::Config>() {
+        Ok(config) if !config.get_hosts().is_empty() => Ok(Secret::new(text)),
+        Ok(_) => Err("names no host".to_owned()),
+        Err(_) => Err("is no address of a database such as `postgres://user:password@host:5432/database`".to_owned()),
+    }
+}
+
+fn table(text: &str, events: &[String]) -> Result<String, String> {
+    let literal = text.replace("{event_type}", "");
+    if literal.contains(['{', '}']) {
+        return Err("holds another `{...}` than `{event_type}`".to_owned());
+    }
+    match events.iter().map(|event| text.replace("{event_type}", event)).find(|name| name.len() > MAX_IDENTIFIER) {
+        Some(name) => Err(format!("makes `{name}`, and PostgreSQL cuts names off after {MAX_IDENTIFIER} bytes")),
+        None => identifier(text).map(|_| text.to_owned()),
+    }
+}
+
+fn identifier(text: &str) -> Result<String, String> {
+    if text.contains('\0') {
+        return Err("holds a zero byte".to_owned());
+    }
+    // `{event_type}` is measured when it is filled in.
+    if text.replace("{event_type}", "").len() > MAX_IDENTIFIER {
+        return Err(format!("is longer than {MAX_IDENTIFIER} bytes, where PostgreSQL cuts names off"));
+    }
+    Ok(text.to_owned())
+}
+
+// === Kafka ===
+
+fn kafka_topic(map: &mut Map<'_>, events: &BTreeMap<String, EventDef>) -> String {
+    let field = map.required("topic");
+    let topic = field.parsed(names::topic).unwrap_or_default();
+    if let Some((event, _)) = events.iter().find(|(_, event)| event.topic == topic) {
+        field.error(format!("`{topic}` is the topic of the event `{event}`: the sink would feed itself"));
+    }
+    topic
+}
+
+// === HTTP, and what a catalogue entry calls over it ===
+
+fn http(map: &mut Map<'_>) -> Http {
+    Http {
+        url: map.required("url").parsed(http_url).unwrap_or_default(),
+        standard_webhooks: map.field("sign").map(|sign| sign.field("standard_webhooks").secret()),
+        concurrency: map.field("concurrency").number_or(CONCURRENCY, &CONCURRENCIES),
+        timeout: map.field("timeout").duration_or(TIMEOUT, &TIMEOUTS),
+        pacing: pacing(map),
+    }
+}
+
+fn preset(map: &mut Map<'_>) -> PresetSink {
+    PresetSink {
+        preset: map.field("preset").text().unwrap_or_default(),
+        api_key: map.field("api_key").secret(),
+        base_url: map.field("base_url").parsed(http_url),
+        concurrency: map.field("concurrency").number_or(CONCURRENCY, &CONCURRENCIES),
+        timeout: map.field("timeout").duration_or(TIMEOUT, &TIMEOUTS),
+        pacing: pacing(map),
+    }
+}
+
+fn pacing(map: &mut Map<'_>) -> Pacing {
+    let default = Pacing::default();
+    let rate_limit: Option<Rate> = map.field("rate_limit").parsed(parse_rate);
+    let retry = map.field("retry");
+    let (in_place, max_age) = retry.map(|retry| {
+        let in_place = retry.field("in_place").duration_or(default.in_place, &(Duration::ZERO..=DAY));
+        let max_age = retry.field("max_age").duration_or(default.max_age, &(Duration::from_secs(1)..=DAY * 30));
+        if in_place > max_age {
+            retry.field("in_place").error("is longer than `max_age`");
+        }
+        (in_place, max_age)
+    });
+    let dedupe_window =
+        map.field("dedupe").map(|dedupe| dedupe.field("window").duration_or(default.dedupe_window, &WINDOWS));
+    Pacing { rate_limit, in_place, max_age, dedupe_window }
+}
