@@ -62,7 +62,7 @@ pub fn load(path: &Path, env: &dyn Environment) -> Result<Loaded, Problems> {
     }
     let text = String::from_utf8(bytes).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+        let line = String::from_utf8_lossy(before).matches('\n').count() + 1;
         refuse(format!("is not UTF-8 (in line {line})"))
     })?;
     parse(path, &text, env)
@@ -97,7 +97,7 @@ pub fn parse(path: &Path, text: &str, env: &dyn Environment) -> Result<Loaded, P
 }
 
 fn sorted(mut problems: Vec<Problem>) -> Vec<Problem> {
-    problems.sort_by(|a, b| (a.at.line, a.at.column).cmp(&(b.at.line, b.at.column)));
+    problems.sort_by_key(|problem| (problem.at.line, problem.at.column));
     problems.truncate(MAX_PROBLEMS);
     problems
 }

@@ -13,19 +13,19 @@ pub(super) enum Feature {
     Alerts,
 }
 
-/// Feature, and the work that it comes with.
+/// Feature, and what is to be said of it.
 const NOT_BUILT: &[(Feature, &str)] = &[
-    (Feature::IngestDedupe, "deduplication at ingest"),
-    (Feature::EventsAll, "several events from one request"),
-    (Feature::SourcePreset, "the source catalogue"),
-    (Feature::SinkHttp, "delivery over HTTP"),
-    (Feature::SinkKafka, "delivery to Kafka"),
-    (Feature::SinkPreset, "the sink catalogue"),
-    (Feature::Alerts, "alerting"),
+    (Feature::IngestDedupe, "is not built yet: it comes with deduplication at ingest"),
+    (Feature::EventsAll, "is not built yet: it comes with the mapping of one request to several events"),
+    (Feature::SourcePreset, "is not in the catalogue of this version"),
+    (Feature::SinkHttp, "is not built yet: it comes with delivery over HTTP"),
+    (Feature::SinkKafka, "is not built yet: it comes with delivery to Kafka"),
+    (Feature::SinkPreset, "is not in the catalogue of this version"),
+    (Feature::Alerts, "is not built yet: it comes with alerting"),
 ];
 
 /// What to tell about `feature`, of which the user wrote `name`; `None` where it is built.
 pub(super) fn message(feature: Feature, name: &str) -> Option<String> {
-    let (_, work) = NOT_BUILT.iter().find(|(listed, _)| *listed == feature)?;
-    Some(format!("{name} is not built yet, and `run` refuses it: it comes with {work}"))
+    let (_, what) = NOT_BUILT.iter().find(|(listed, _)| *listed == feature)?;
+    Some(format!("{name} {what}; `run` refuses it"))
 }

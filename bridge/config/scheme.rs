@@ -33,7 +33,7 @@ pub(super) fn described_part<T: DeserializeOwned>(field: &Field<'_>, only: Optio
             Ok(read) => return Some(read),
             Err(fault) => fault,
         };
-        let at = fault.at.unwrap_or_else(|| field.clone());
+        let at = fault.at.map_or_else(|| field.clone(), |at| *at);
         // What fails for want of a part that was left out is no news.
         let follows = left_out.iter().any(|path| {
             path.strip_prefix(at.path()).is_some_and(|rest| rest.starts_with(['.', '[']) || at.path().is_empty())
@@ -87,14 +87,15 @@ impl<'de> Deserializer<'de> for Keys<'_> {
 
 /// What serde found wrong. The innermost place that fails claims it.
 struct Fault<'r> {
-    at: Option<Field<'r>>,
+    /// Boxed, for this is the error of every step and seldom there.
+    at: Option<Box<Field<'r>>>,
     message: String,
     hint: Option<String>,
 }
 
 impl<'r> Fault<'r> {
     fn at(mut self, field: &Field<'r>) -> Self {
-        self.at.get_or_insert_with(|| field.clone());
+        self.at.get_or_insert_with(|| Box::new(field.clone()));
         self
     }
 }
@@ -147,7 +148,7 @@ impl<'r> Located<'r, '_> {
     fn text(&self, expected: &str) -> Result<&'r str, Fault<'r>> {
         match self.field.written_text() {
             Some(text) if text.contains("${") => Err(Fault {
-                at: Some(self.field.clone()),
+                at: Some(Box::new(self.field.clone())),
                 message: "holds a `${...}`, which is not filled in here".to_owned(),
                 hint: Some("a source's description is taken as it is written".to_owned()),
             }),

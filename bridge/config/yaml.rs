@@ -3,6 +3,8 @@
 //! Built from the parser's events and not by its loader, because the loader stops at the first repeated key, turns
 //! `2_000_000` and `1.10` into something else than was written, and says nothing of tags.
 
+use std::collections::HashMap;
+
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 /// How deep maps and lists may nest. The deepest place of the configuration is at 6; the rest is head room.
@@ -73,6 +75,8 @@ pub(super) fn parse(text: &str) -> Document {
 struct Open {
     at: Mark,
     value: Value,
+    /// In a map: the keys so far, and their lines.
+    keys: HashMap<String, usize>,
     /// In a map: the key whose value comes next.
     key: Option<Key>,
 }
@@ -170,23 +174,25 @@ impl Builder<'_> {
         if self.awaits_key() {
             self.fault(at, "a key must be a plain text", None);
         }
-        self.open.push(Open { at, value, key: None });
+        self.open.push(Open { at, value, keys: HashMap::new(), key: None });
         true
     }
 
     fn key(&mut self, text: String, at: Mark) {
-        let Some(Open { value: Value::Map(entries), .. }) = self.open.last() else { return };
-        let before = entries.iter().find(|entry| entry.key == text).map(|entry| entry.key_at);
+        let before = self.open.last().and_then(|open| open.keys.get(&text).copied());
         let kept = if text == "<<" {
             self.fault(at, "merge keys (`<<`) are not supported", Some("write the keys out again"));
             None
         } else if let Some(before) = before {
-            self.fault(at, format!("the key `{text}` stands already in line {}", before.line), None);
+            self.fault(at, format!("the key `{text}` stands already in line {before}"), None);
             None
         } else {
             Some(text)
         };
         if let Some(open) = self.open.last_mut() {
+            if let Some(text) = &kept {
+                open.keys.insert(text.clone(), at.line);
+            }
             open.key = Some(Key { text: kept, at });
         }
     }
@@ -296,7 +302,7 @@ mod tests {
     #[test]
     fn nesting_is_bounded_whichever_style_it_is_written_in() {
         let flow = "[".repeat(10_000);
-        let block: String = (0..200).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+        let block = (0..200).map(|depth| format!("{}a:", " ".repeat(depth))).collect::<Vec<_>>().join("\n");
         for text in [flow.as_str(), block.as_str()] {
             let document = parse(text);
             assert!(!document.complete);

@@ -43,7 +43,8 @@ pub(super) fn alerts(field: &Field<'_>) -> Option<Alerts> {
 }
 
 fn to(alert: &mut Map<'_>, receivers: &BTreeMap<String, Receiver>) -> Vec<String> {
-    names::references(&alert.required("to"), "receiver", "alerts.receivers", receivers.keys().map(String::as_str))
+    let known: Vec<&str> = receivers.keys().map(String::as_str).collect();
+    names::references(&alert.required("to"), "receiver", "alerts.receivers", &known)
 }
 
 fn receivers(field: &Field<'_>) -> BTreeMap<String, Receiver> {
@@ -59,12 +60,10 @@ fn receivers(field: &Field<'_>) -> BTreeMap<String, Receiver> {
 
 fn receiver(map: &mut Map<'_>) -> Option<Receiver> {
     let fields = RECEIVERS.map(|(key, make)| (map.field(key), make));
-    let mut written = fields.iter().filter(|(field, _)| field.is_written());
-    match (written.next(), written.next()) {
-        (Some((field, make)), None) => field.parsed(http_url).map(|url| make(Secret::new(url))),
-        _ => {
-            map.holder().error_with_hint("needs one address", "write one of `slack`, `webhook`, `alertmanager`");
-            None
-        }
-    }
+    let written: Vec<_> = fields.iter().filter(|(field, _)| field.is_written()).collect();
+    let [(field, make)] = written.as_slice() else {
+        map.holder().error_with_hint("needs one address", "write one of `slack`, `webhook`, `alertmanager`");
+        return None;
+    };
+    field.parsed_unseen(http_url).map(|url| make(Secret::new(url)))
 }

@@ -133,7 +133,7 @@ pub(super) fn registry(field: &Field<'_>) -> Registry {
             _ => {}
         }
         Registry {
-            url: registry.field("url").parsed_or(REGISTRY_URL.to_owned(), http_url),
+            url: registry.field("url").parsed_unseen(http_url).unwrap_or_else(|| REGISTRY_URL.to_owned()),
             auto_register: registry.field("auto_register").flag_or(false),
             cache: registry.field("cache").path_or("var/registry"),
             username: username.text(),
@@ -142,7 +142,7 @@ pub(super) fn registry(field: &Field<'_>) -> Registry {
     })
 }
 
-/// For [`Field::parsed`]: an `http` or `https` address without a name and password in it, which logs would show.
+/// For [`Field::parsed_unseen`]: an `http` or `https` address without a name and password in it, which logs would show.
 pub(super) fn http_url(text: &str) -> Result<String, String> {
     let wrong = || "is not an address such as `https://example.com/path`".to_owned();
     let uri: http::Uri = text.parse().map_err(|_| wrong())?;

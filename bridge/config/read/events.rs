@@ -28,6 +28,7 @@ const UNKNOWN_FIELDS: &[(&str, UnknownFields)] = &[
 
 pub(super) fn events(field: &Field<'_>) -> BTreeMap<String, EventDef> {
     let mut events: BTreeMap<String, EventDef> = BTreeMap::new();
+    let mut topics: BTreeMap<String, &str> = BTreeMap::new();
     for (name, field) in field.named() {
         if !names::is_name(name, "._-", MAX_EVENT_TYPE) {
             let hint =
@@ -35,8 +36,8 @@ pub(super) fn events(field: &Field<'_>) -> BTreeMap<String, EventDef> {
             field.error_with_hint(format!("`{name}` cannot be an event type"), hint);
         }
         let event = field.map(|map| event(name, map));
-        if let Some((other, _)) = events.iter().find(|(_, other)| other.topic == event.topic) {
-            field.error(format!("its topic `{}` is that of `{other}` already", event.topic));
+        if let Some(other) = topics.insert(event.topic.clone(), name) {
+            field.error(format!("its topic is that of `{other}` already"));
         }
         events.insert(name.to_owned(), event);
     }

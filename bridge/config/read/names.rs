@@ -38,40 +38,29 @@ pub(super) fn topic(text: &str) -> Result<String, String> {
 }
 
 /// Reads the name of something that is defined elsewhere in the file; notes where it is not.
-pub(super) fn reference<'k>(
-    field: &Field<'_>,
-    what: &str,
-    section: &str,
-    known: impl Iterator<Item = &'k str>,
-) -> Option<String> {
+pub(super) fn reference(field: &Field<'_>, what: &str, section: &str, known: &[&str]) -> Option<String> {
     let name = field.text()?;
-    let known: Vec<&str> = known.collect();
     if known.contains(&name.as_str()) {
         return Some(name);
     }
     let hint = match nearest(&name, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None if known.is_empty() => format!("define it under `{section}`"),
-        None => format!("define it under `{section}`, where there are {}", quoted_list(&known)),
+        None => format!("define it under `{section}`, where there are {}", quoted_list(known)),
     };
     field.error_with_hint(format!("there is no {what} {}", field.quoted()), hint);
     None
 }
 
 /// Reads a list of such names; a repetition is noted.
-pub(super) fn references<'k>(
-    field: &Field<'_>,
-    what: &str,
-    section: &str,
-    known: impl Iterator<Item = &'k str> + Clone,
-) -> Vec<String> {
+pub(super) fn references(field: &Field<'_>, what: &str, section: &str, known: &[&str]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     let items = field.items();
     if field.is_list() && items.is_empty() {
         field.error("is an empty list");
     }
     for item in items {
-        if let Some(name) = reference(&item, what, section, known.clone()) {
+        if let Some(name) = reference(&item, what, section, known) {
             if names.contains(&name) {
                 item.error(format!("{} stands twice", item.quoted()));
             } else {

@@ -56,10 +56,11 @@ impl Kind {
 }
 
 pub(super) fn sinks(field: &Field<'_>, events: &BTreeMap<String, EventDef>) -> BTreeMap<String, Sink> {
+    let known: Vec<&str> = events.keys().map(String::as_str).collect();
     let mut sinks = BTreeMap::new();
     for (name, field) in field.named() {
         names::check(&field, name);
-        if let Some(sink) = field.map(|map| sink(name, map, events)) {
+        if let Some(sink) = field.map(|map| sink(name, map, events, &known)) {
             sinks.insert(name.to_owned(), sink);
         }
     }
@@ -67,9 +68,8 @@ pub(super) fn sinks(field: &Field<'_>, events: &BTreeMap<String, EventDef>) -> B
 }
 
 /// `None` where its kind is not known, and so neither are its keys.
-fn sink(name: &str, map: &mut Map<'_>, events: &BTreeMap<String, EventDef>) -> Option<Sink> {
+fn sink(name: &str, map: &mut Map<'_>, events: &BTreeMap<String, EventDef>, known: &[&str]) -> Option<Sink> {
     let kind = kind(map);
-    let known = events.keys().map(String::as_str);
     let taken = names::references(&map.required("events"), "event", "events", known);
     let filter = map.field("where").expr();
     let mapping = map.field("map").expr();
@@ -116,8 +116,7 @@ fn kind(map: &mut Map<'_>) -> Option<Kind> {
             return Some(read);
         }
         (false, true) => {
-            let name = preset.text()?;
-            preset.needs(Feature::SinkPreset, &format!("the preset `{name}`"));
+            preset.needs(Feature::SinkPreset, &format!("the preset {}", preset.quoted()));
             return Some(Kind::Preset);
         }
     }
@@ -175,7 +174,7 @@ fn guarantee(map: &mut Map<'_>, kind: Option<Kind>) -> Option<Guarantee> {
 
 fn postgres(map: &mut Map<'_>, events: &[String]) -> Postgres {
     Postgres {
-        url: map.required("url").parsed(postgres_url).unwrap_or_default(),
+        url: map.required("url").parsed_unseen(postgres_url).unwrap_or_default(),
         table: map.field("table").parsed_or("{event_type}".to_owned(), |text| table(text, events)),
         schema: map.field("schema").parsed_or("public".to_owned(), identifier),
         ddl: map
@@ -199,8 +198,11 @@ fn table(text: &str, events: &[String]) -> Result<String, String> {
     if literal.contains(['{', '}']) {
         return Err("holds another `{...}` than `{event_type}`".to_owned());
     }
-    match events.iter().map(|event| text.replace("{event_type}", event)).find(|name| name.len() > MAX_IDENTIFIER) {
-        Some(name) => Err(format!("makes `{name}`, and PostgreSQL cuts names off after {MAX_IDENTIFIER} bytes")),
+    let is_long = |event: &&String| text.replace("{event_type}", event).len() > MAX_IDENTIFIER;
+    match events.iter().find(is_long) {
+        Some(event) => {
+            Err(format!("is too long with `{event}`: PostgreSQL cuts names off after {MAX_IDENTIFIER} bytes"))
+        }
         None => identifier(text).map(|_| text.to_owned()),
     }
 }
@@ -222,7 +224,7 @@ fn kafka_topic(map: &mut Map<'_>, events: &BTreeMap<String, EventDef>) -> String
     let field = map.required("topic");
     let topic = field.parsed(names::topic).unwrap_or_default();
     if let Some((event, _)) = events.iter().find(|(_, event)| event.topic == topic) {
-        field.error(format!("`{topic}` is the topic of the event `{event}`: the sink would feed itself"));
+        field.error(format!("{} is the topic of the event `{event}`: the sink would feed itself", field.quoted()));
     }
     topic
 }
@@ -231,7 +233,7 @@ fn kafka_topic(map: &mut Map<'_>, events: &BTreeMap<String, EventDef>) -> String
 
 fn http(map: &mut Map<'_>) -> Http {
     Http {
-        url: map.required("url").parsed(http_url).unwrap_or_default(),
+        url: map.required("url").parsed_unseen(http_url).unwrap_or_default(),
         standard_webhooks: map.field("sign").map(|sign| sign.field("standard_webhooks").secret()),
         concurrency: map.field("concurrency").number_or(CONCURRENCY, &CONCURRENCIES),
         timeout: map.field("timeout").duration_or(TIMEOUT, &TIMEOUTS),
@@ -243,7 +245,7 @@ fn preset(map: &mut Map<'_>) -> PresetSink {
     PresetSink {
         preset: map.field("preset").text().unwrap_or_default(),
         api_key: map.field("api_key").secret(),
-        base_url: map.field("base_url").parsed(http_url),
+        base_url: map.field("base_url").parsed_unseen(http_url),
         concurrency: map.field("concurrency").number_or(CONCURRENCY, &CONCURRENCIES),
         timeout: map.field("timeout").duration_or(TIMEOUT, &TIMEOUTS),
         pacing: pacing(map),

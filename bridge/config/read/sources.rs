@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::edges;
-use super::names;
+use super::{edges, names};
 use crate::catalog::{self, Signature, SourceScheme};
 use crate::config::not_built::{self, Feature};
 use crate::config::problem::nearest;
 use crate::config::reader::{Field, Map, quoted_list};
 use crate::config::scheme::{described, described_part, keys_of};
-use crate::config::{EventDef, EventRule, EventRules, Expr, OnInvalid, OnUnmapped, Secret, Source};
+use crate::config::units::show_duration;
+use crate::config::{EventDef, EventRule, EventRules, Expr, Location, OnInvalid, OnUnmapped, Secret, Source};
 
 /// Live secrets of a source: the old and the new one while a secret is changed, and as much again. Each is tried on
 /// every request, and each has a counter.
@@ -25,17 +25,18 @@ pub(super) fn sources(
     events: &BTreeMap<String, EventDef>,
     deadline: Duration,
 ) -> BTreeMap<String, Source> {
+    let events: Vec<&str> = events.keys().map(String::as_str).collect();
     let source = |(name, field): (&str, Field<'_>)| {
         names::check(&field, name);
-        (name.to_owned(), field.map(|map| source(name, map, events, deadline)))
+        (name.to_owned(), field.map(|map| source(name, map, &events, deadline)))
     };
     field.named().into_iter().map(source).collect()
 }
 
-fn source(name: &str, map: &mut Map<'_>, events: &BTreeMap<String, EventDef>, deadline: Duration) -> Source {
+fn source(name: &str, map: &mut Map<'_>, events: &[&str], deadline: Duration) -> Source {
     let description = description(map);
     let secrets = secrets(map, &description);
-    let public_url = map.field("public_url").parsed(edges::http_url);
+    let public_url = map.field("public_url").parsed_unseen(edges::http_url);
     let signs_url = description.scheme.signature.iter().any(|signature| signature.signed.contains("{url}"));
     if signs_url && !map.field("public_url").is_written() {
         map.field("public_url").error("is missing: the address that the provider calls is part of what it signs");
@@ -69,7 +70,10 @@ fn effective_deadline(map: &mut Map<'_>, ack_limit: Option<Duration>, deadline: 
     let Some(longest) = ack_limit.map(|limit| limit.saturating_sub(ACK_MARGIN).max(limit / 2)) else { return asked };
     if own.is_some_and(|own| own > longest) {
         field.warning(
-            format!("is cut to {} ms, a second before the provider stops waiting", longest.as_millis()),
+            format!(
+                "is cut to {}: the provider waits no longer, and must have our 503 by then",
+                show_duration(longest)
+            ),
             "leave it out, or write less",
         );
     }
@@ -119,10 +123,10 @@ fn unknown_preset(field: &Field<'_>, name: &str) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("the catalogue has {}; any other source can be described by `signature`", quoted_list(&known)),
     };
-    if let Some(message) = not_built::message(Feature::SourcePreset, &format!("the preset `{name}`")) {
+    if let Some(message) = not_built::message(Feature::SourcePreset, &format!("the preset {}", field.quoted())) {
         field.not_built(message, Some(hint));
     } else {
-        field.error_with_hint(format!("there is no preset `{name}`"), hint);
+        field.error_with_hint(format!("there is no preset {}", field.quoted()), hint);
     }
 }
 
@@ -217,7 +221,7 @@ fn look_at(field: &Field<'_>, secret: &str) {
 
 // === What a request becomes ===
 
-fn event_rules(map: &mut Map<'_>, events: &BTreeMap<String, EventDef>) -> EventRules {
+fn event_rules(map: &mut Map<'_>, events: &[&str]) -> EventRules {
     let rules = map.field("events");
     let all = map.field("all");
     let event_type = map.field("event_type");
@@ -269,9 +273,8 @@ fn event_rules(map: &mut Map<'_>, events: &BTreeMap<String, EventDef>) -> EventR
     EventRules::Rules { rules: read, all }
 }
 
-fn rule(map: &mut Map<'_>, events: &BTreeMap<String, EventDef>) -> EventRule {
-    let known = events.keys().map(String::as_str);
-    let event = names::reference(&map.required("event"), "event", "events", known);
+fn rule(map: &mut Map<'_>, events: &[&str]) -> EventRule {
+    let event = names::reference(&map.required("event"), "event", "events", events);
     let mapping = map.field("map");
     let expr = mapping.expr();
     if let Some(place) = expr.as_ref().and_then(literal_consent) {
@@ -290,7 +293,7 @@ fn rule(map: &mut Map<'_>, events: &BTreeMap<String, EventDef>) -> EventRule {
 }
 
 /// Where a mapping writes `consent: {}`.
-fn literal_consent(expr: &Expr) -> Option<crate::config::Location> {
+fn literal_consent(expr: &Expr) -> Option<Location> {
     const KEY: &str = "consent";
     expr.text.match_indices(KEY).find_map(|(at, _)| {
         let before = expr.text[..at].chars().next_back();
