@@ -12,6 +12,7 @@ mod cache;
 pub mod decode;
 pub mod files;
 mod inline;
+pub mod plan;
 pub mod registry;
 pub mod shape;
 pub mod wire;

@@ -1,0 +1,180 @@
+//! What one event costs, as ratios taken in one run on one machine: absolute times say more about the machine.
+//!
+//! ```text
+//! cargo bench --bench micro              # gates at what DESIGN section 10 asks for
+//! cargo bench --bench micro -- --smoke   # a few seconds, with room for a noisy machine
+//! ```
+//!
+//! Every part is a list of things to time that are interleaved round by round, so that whatever else the machine does
+//! hits all of them; the figure is the median over the rounds of the ratio within a round.
+
+// A bench talks to a person, and ends with a status.
+#![allow(clippy::print_stdout, clippy::exit, clippy::expect_used)]
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use hookbridge::config::UnknownFields;
+use hookbridge::schema::plan::{Plan, Scratch};
+
+fn main() {
+    let smoke = std::env::args().any(|argument| argument == "--smoke");
+    let passed = [encode(smoke)];
+    if passed.contains(&false) {
+        std::process::exit(1);
+    }
+}
+
+/// Something to time.
+struct Subject<'a> {
+    name: &'static str,
+    run: Box<dyn FnMut() + 'a>,
+}
+
+impl<'a> Subject<'a> {
+    fn new(name: &'static str, run: impl FnMut() + 'a) -> Self {
+        Self { name, run: Box::new(run) }
+    }
+
+    /// Nanoseconds a call, over at least `slice`.
+    fn measure(&mut self, slice: Duration) -> f64 {
+        /// Calls between two looks at the clock.
+        const BATCH: u32 = 200;
+        let start = Instant::now();
+        let mut calls = 0;
+        loop {
+            for _ in 0..BATCH {
+                (self.run)();
+            }
+            calls += BATCH;
+            let elapsed = start.elapsed();
+            if elapsed >= slice {
+                break elapsed.as_secs_f64() * 1e9 / f64::from(calls);
+            }
+        }
+    }
+}
+
+/// Times the subjects side by side, the first being what the others are measured by. Prints a line each, and gives each
+/// one's ratio to the first.
+fn compare(title: &str, subjects: &mut [Subject<'_>], smoke: bool) -> Vec<f64> {
+    let (rounds, slice) = if smoke { (31, Duration::from_millis(20)) } else { (101, Duration::from_millis(40)) };
+    let mut times = vec![Vec::with_capacity(rounds); subjects.len()];
+    for subject in &mut *subjects {
+        subject.measure(slice * 5);
+    }
+    for round in 0..rounds {
+        for step in 0..subjects.len() {
+            // Nobody always comes after the same neighbour.
+            let at = (step + round) % subjects.len();
+            times[at].push(subjects[at].measure(slice));
+        }
+    }
+    println!("{title}");
+    let mut ratios = Vec::with_capacity(subjects.len());
+    for (subject, own) in subjects.iter().zip(&times) {
+        let ratio = median(own.iter().zip(&times[0]).map(|(own, base)| own / base).collect());
+        println!("  {:<32} {:>8.0} ns  ratio {ratio:.3}", subject.name, median(own.clone()));
+        ratios.push(ratio);
+    }
+    ratios
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Validate and encode a valid event of about 600 bytes, against parsing it into a `serde_json::Value`.
+fn encode(smoke: bool) -> bool {
+    let plan = Plan::compile(PURCHASE_SCHEMA, UnknownFields::Reject).expect("the schema compiles");
+    let shuffled = shuffle(PURCHASE);
+    let (mut scratch, mut out) = (Scratch::default(), Vec::new());
+    let (mut scratch_shuffled, mut out_shuffled) = (Scratch::default(), Vec::new());
+    plan.encode(PURCHASE.as_bytes(), &mut scratch, &mut out).expect("the event is valid");
+    plan.encode(shuffled.as_bytes(), &mut scratch, &mut out_shuffled).expect("the event is valid");
+    assert_eq!(out, out_shuffled, "the order of the fields does not matter");
+
+    let title = format!("encode: an event of {} bytes, {} as Avro", PURCHASE.len(), out.len());
+    let mut subjects = [
+        Subject::new("serde_json::Value", || {
+            black_box(serde_json::from_slice::<serde_json::Value>(black_box(PURCHASE.as_bytes())).ok());
+        }),
+        Subject::new("plan, in the schema's order", || {
+            out.clear();
+            black_box(plan.encode(black_box(PURCHASE.as_bytes()), &mut scratch, &mut out).is_ok());
+        }),
+        Subject::new("plan, shuffled", || {
+            out_shuffled.clear();
+            black_box(plan.encode(black_box(shuffled.as_bytes()), &mut scratch_shuffled, &mut out_shuffled).is_ok());
+        }),
+    ];
+    let ratios = compare(&title, &mut subjects, smoke);
+    let limit = if smoke { 0.85 } else { 0.7 };
+    let passed = ratios[1] <= limit;
+    println!("  in order at most {limit}: {}", if passed { "yes" } else { "NO" });
+    passed
+}
+
+/// The same document, the fields of every object in another order.
+fn shuffle(json: &str) -> String {
+    fn write(value: &serde_json::Value, out: &mut String) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                // By the name read backwards: no order that anybody had in mind.
+                let mut fields: Vec<_> = fields.iter().collect();
+                fields.sort_by_key(|(name, _)| name.bytes().rev().collect::<Vec<_>>());
+                out.push('{');
+                for (at, (name, value)) in fields.into_iter().enumerate() {
+                    out.push_str(if at > 0 { ",\"" } else { "\"" });
+                    out.push_str(name);
+                    out.push_str("\":");
+                    write(value, out);
+                }
+                out.push('}');
+            }
+            serde_json::Value::Array(items) => {
+                out.push('[');
+                for (at, item) in items.iter().enumerate() {
+                    out.push_str(if at > 0 { "," } else { "" });
+                    write(item, out);
+                }
+                out.push(']');
+            }
+            scalar => out.push_str(&scalar.to_string()),
+        }
+    }
+    let mut out = String::new();
+    write(&serde_json::from_str(json).expect("the event is JSON"), &mut out);
+    out
+}
+
+const PURCHASE: &str = r#"{"event_id":"evt_01J9ZC4V7QK3M8N2","customer_id":"cus_48213","email_sha256":"b4c9a289323b21a01c3e940f150eb9b8c542587f1abfd8f0e1cc1ffc5e475514","occurred_at":"2026-03-14T09:26:53.589Z","order_id":"ord_90017","amount":"149.97","currency":"EUR","items":[{"sku":"TSHIRT-M-BLK","name":"T-shirt, black","quantity":2,"unit_price":"24.99"},{"sku":"SNKR-42","name":"Sneakers","quantity":1,"unit_price":"99.99"}],"consent":{"email_marketing":true,"analytics":false},"campaign":{"source":"newsletter","medium":"email","name":"spring-sale"},"is_first_order":false,"discount_rate":0.15}"#;
+
+const PURCHASE_SCHEMA: &str = r#"{
+  "type": "record", "name": "PurchaseCompleted", "namespace": "com.example.commerce",
+  "fields": [
+    {"name": "event_id", "type": "string"},
+    {"name": "customer_id", "type": "string"},
+    {"name": "email_sha256", "type": ["null", "string"], "default": null},
+    {"name": "occurred_at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+    {"name": "order_id", "type": ["null", "string"], "default": null},
+    {"name": "amount", "type": {"type": "bytes", "logicalType": "decimal", "precision": 18, "scale": 2}},
+    {"name": "currency", "type": "string"},
+    {"name": "items", "default": [], "type": {"type": "array", "items": {
+      "type": "record", "name": "Item", "fields": [
+        {"name": "sku", "type": "string"},
+        {"name": "name", "type": ["null", "string"], "default": null},
+        {"name": "quantity", "type": "int", "default": 1},
+        {"name": "unit_price", "type": {"type": "bytes", "logicalType": "decimal", "precision": 18, "scale": 2}}
+      ]}}},
+    {"name": "consent", "type": {"type": "map", "values": "boolean"}, "default": {}},
+    {"name": "campaign", "default": null, "type": ["null", {"type": "record", "name": "Campaign", "fields": [
+      {"name": "source", "type": ["null", "string"], "default": null},
+      {"name": "medium", "type": ["null", "string"], "default": null},
+      {"name": "name", "type": ["null", "string"], "default": null}
+    ]}]},
+    {"name": "is_first_order", "type": ["null", "boolean"], "default": null},
+    {"name": "discount_rate", "type": ["null", "double"], "default": null}
+  ]
+}"#;
