@@ -1,0 +1,14 @@
+//! The promises of the bridge, tested at its border: the real binary, a real Kafka, registry and Postgres.
+//!
+//! One binary, so that the services start once. Nothing is skipped where something is missing: the run fails and says
+//! what to install.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "a test that cannot go on has to say so and end"
+)]
+
+mod harness;
+mod trio;
