@@ -1,1 +1,269 @@
-//! jq.
+//! Expressions: jq, as users know it, on one event at a time. Routing, mapping, keys and ids are written in it.
+//!
+//! ```text
+//!  text ──check──▶ allowed, bounded? ──engine──▶ Program      once, at the start: a broken one names its line
+//!  body ──Json──▶ looked up by plain path, or parsed once and shared by every program that asks
+//!  Program + Json ──meter──▶ results                          each run has a budget, whatever the program says
+//! ```
+//!
+//! Programs are the configuration's, and trusted to be meant well; the data is a sender's and is not. So a program
+//! that could run without end is refused when it is read (`check`), and one that a sender's data drives too far stops
+//! at its budget (`meter`), within milliseconds for an event of usual size.
+
+mod check;
+mod engine;
+mod functions;
+mod json;
+mod meter;
+mod path;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::fmt;
+
+use bytes::Bytes;
+use jaq_core::ValT as _;
+
+pub use json::NotJson;
+pub use meter::Limit;
+pub use path::{Found, Path, PathSet, scalar};
+
+use engine::Compiled;
+use value::Value;
+
+/// Results of one run: a request carries at most some hundreds of events.
+pub const MAX_RESULTS: usize = 1_000;
+/// Bytes of all results together: four times the largest request by default, and more than a Kafka record takes.
+pub const MAX_RESULT_BYTES: usize = 4 << 20;
+/// Bytes of a program's text. People write and read these.
+pub const MAX_PROGRAM: usize = 16 << 10;
+
+/// One thing that is wrong with a program's text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, column {column}: {message}")]
+pub struct Problem {
+    /// Within the program's text, from 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+    /// What, why, and what to do.
+    pub message: String,
+}
+
+impl Problem {
+    /// A problem at `part`, which is a slice of `text`; at its start where it is not.
+    fn at(text: &str, part: &str, message: impl Into<String>) -> Self {
+        let offset = (part.as_ptr().addr()).checked_sub(text.as_ptr().addr()).unwrap_or(0);
+        let before = text.get(..offset).unwrap_or("");
+        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+        Self { line, column, message: message.into() }
+    }
+}
+
+/// Why a run gave no results.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("the event is not JSON")]
+    NotJson(#[source] NotJson),
+    /// The program's own `error("…")`, or a type that it did not expect.
+    #[error("{message}")]
+    Failed { message: String },
+    #[error("the program was stopped: {0}")]
+    Limit(Limit),
+    #[error("{0} where a text or a number is wanted")]
+    NotScalar(&'static str),
+}
+
+/// A JSON document: its text, and what the text means once somebody asks. Programs that share a document share both.
+#[derive(Debug)]
+pub struct Json<'a> {
+    text: Cow<'a, str>,
+    value: OnceCell<Result<Value, NotJson>>,
+}
+
+impl<'a> Json<'a> {
+    /// Takes bytes that must be UTF-8; that they are JSON is found out when somebody asks.
+    pub fn new(bytes: &'a [u8]) -> Result<Self, NotJson> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(Self::from(Cow::Borrowed(text))),
+            Err(error) => Err(NotJson { what: "a byte that is not UTF-8", at: error.valid_up_to() }),
+        }
+    }
+
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub fn into_text(self) -> Cow<'a, str> {
+        self.text
+    }
+
+    /// What stands at several paths, in one pass.
+    pub fn find(&self, paths: &PathSet) -> Result<Vec<Found<'_>>, Error> {
+        paths.find(&self.text).map_err(Error::NotJson)
+    }
+
+    fn value(&self) -> Result<Value, Error> {
+        let parse = || json::parse(&Bytes::copy_from_slice(self.text.as_bytes())).map(Value::input);
+        self.value.get_or_init(parse).clone().map_err(Error::NotJson)
+    }
+
+    /// The part of this document that `text`, a slice of its own, is.
+    fn part(&self, text: &str) -> Json<'a> {
+        let whole = match &self.text {
+            Cow::Borrowed(whole) => *whole,
+            Cow::Owned(_) => return Json::from(Cow::Owned(text.to_owned())),
+        };
+        let start = text.as_ptr().addr().wrapping_sub(whole.as_ptr().addr());
+        match whole.get(start..start.saturating_add(text.len())) {
+            Some(part) => Json::from(Cow::Borrowed(part)),
+            None => Json::from(Cow::Owned(text.to_owned())),
+        }
+    }
+}
+
+impl<'a> From<Cow<'a, str>> for Json<'a> {
+    fn from(text: Cow<'a, str>) -> Self {
+        Self { text, value: OnceCell::new() }
+    }
+}
+
+/// A jq program, checked and compiled. It is shared between threads; a run belongs to one.
+pub struct Program {
+    text: String,
+    way: Way,
+}
+
+/// How a program is answered.
+enum Way {
+    /// By a direct look-up.
+    Path(Path, PathSet),
+    /// By running it.
+    Run(Box<Compiled>),
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Program").field(&self.text).finish()
+    }
+}
+
+impl Program {
+    /// Compiles a program; everything that is wrong with it otherwise.
+    pub fn compile(text: &str) -> Result<Self, Vec<Problem>> {
+        /// jaq's parser recurses. On a text of [`MAX_PROGRAM`] bytes it cannot use this much; the memory is only
+        /// reserved.
+        const STACK: usize = 256 << 20;
+        if text.len() > MAX_PROGRAM {
+            return Err(vec![Problem::at(text, text, format!("a program has at most {MAX_PROGRAM} bytes"))]);
+        }
+        std::thread::scope(|scope| {
+            let compiling = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || compile(text));
+            let compiled = compiling.ok().and_then(|thread| thread.join().ok());
+            compiled.unwrap_or_else(|| Err(vec![Problem::at(text, text, "jaq could not compile it")]))
+        })
+    }
+
+    /// The text that it was compiled from.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The path, where the program is nothing but one.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.way {
+            Way::Path(path, _) => Some(path),
+            Way::Run(_) => None,
+        }
+    }
+
+    /// The results, each a JSON document. A path's result is a slice of the input, as it was written.
+    pub fn eval<'a>(&self, input: &Json<'a>) -> Result<Vec<Json<'a>>, Error> {
+        let compiled = match &self.way {
+            Way::Path(_, paths) => return Ok(vec![look_up(paths, input)?]),
+            Way::Run(compiled) => compiled,
+        };
+        let mut results = Vec::new();
+        let mut bytes = 0;
+        compiled.run(input.text.len(), input.value()?, |value| {
+            if results.len() == MAX_RESULTS {
+                return Err(meter::stop(Limit::Results));
+            }
+            let mut text = Vec::new();
+            json::write(&value.val, &mut text, MAX_RESULT_BYTES - bytes)?;
+            bytes += text.len();
+            // `json::write` writes UTF-8 only.
+            let text = String::from_utf8(text).unwrap_or_default();
+            results.push(Json { text: Cow::Owned(text), value: OnceCell::from(Ok(value)) });
+            Ok(true)
+        })?;
+        Ok(results)
+    }
+
+    /// Whether the first result is neither null nor false; no result is no.
+    pub fn is_true(&self, input: &Json<'_>) -> Result<bool, Error> {
+        match &self.way {
+            Way::Path(_, paths) => Ok(!matches!(look_up(paths, input)?.text(), "null" | "false")),
+            Way::Run(compiled) => {
+                let mut answer = false;
+                compiled.run(input.text.len(), input.value()?, |value| {
+                    answer = value.as_bool();
+                    Ok(false)
+                })?;
+                Ok(answer)
+            }
+        }
+    }
+
+    /// The first result as a plain word ([`scalar`]); `None` for null and for no result.
+    pub fn scalar(&self, input: &Json<'_>) -> Result<Option<String>, Error> {
+        let first = match &self.way {
+            Way::Path(_, paths) => Some(look_up(paths, input)?),
+            Way::Run(_) => self.eval(input)?.into_iter().next(),
+        };
+        let Some(first) = first else { return Ok(None) };
+        let word = scalar(first.text()).map_err(Error::NotScalar)?;
+        Ok(word.map(Cow::into_owned))
+    }
+}
+
+fn compile(text: &str) -> Result<Program, Vec<Problem>> {
+    let checked = check::check(text)?;
+    let way = if let Some(path) = checked.path {
+        let mut paths = PathSet::default();
+        paths.add(&path);
+        Way::Path(path, paths)
+    } else {
+        Way::Run(Box::new(Compiled::new(text, checked)?))
+    };
+    Ok(Program { text: text.to_owned(), way })
+}
+
+fn look_up<'a>(paths: &PathSet, input: &Json<'a>) -> Result<Json<'a>, Error> {
+    match input.find(paths)?.first() {
+        Some(Found::Value(text)) => Ok(input.part(text)),
+        Some(Found::Mismatch(value)) => Err(Error::Failed { message: format!("{value} has no such part") }),
+        Some(Found::Nothing) | None => Ok(Json::from(Cow::Borrowed("null"))),
+    }
+}
+
+/// Runs one program on one document, for trying it out (`hookbridge eval`): the results as compact JSON.
+pub fn eval(text: &str, input: &[u8]) -> Result<Vec<String>, Tried> {
+    let program = Program::compile(text).map_err(Tried::Broken)?;
+    let input = Json::new(input).map_err(|reason| Tried::Failed(Error::NotJson(reason)))?;
+    let results = program.eval(&input).map_err(Tried::Failed)?;
+    Ok(results.into_iter().map(|json| json.into_text().into_owned()).collect())
+}
+
+/// Why a trial gave nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Tried {
+    #[error("the program is broken")]
+    Broken(Vec<Problem>),
+    #[error(transparent)]
+    Failed(Error),
+}

@@ -1,0 +1,321 @@
+//! What a program may say. It runs on a sender's data and cannot be interrupted, so that its end must be plain from
+//! its text: no function beyond the allow-list, no recursion, regular expressions as literals only.
+
+use jaq_core::load::lex::{self, Lexer, StrPart, Tok, Token};
+use jaq_core::load::parse::{self, BinaryOp, Def, Parser, Pattern as Binding, Term};
+use jaq_core::path::{Opt, Part};
+
+use super::Problem;
+use super::functions::{self, Pattern};
+use super::path::{Path, Step};
+
+/// The native that pays a step after each comma.
+pub(super) const TICK: &str = "hookbridge_tick";
+
+/// Nesting of a program: each level is a few stack frames when it runs. An object's fields count one each.
+const MAX_NESTING: usize = 400;
+
+/// A program that passed.
+pub(super) struct Checked<'t> {
+    pub(super) term: Term<&'t str>,
+    pub(super) patterns: Vec<Pattern>,
+    pub(super) path: Option<Path>,
+}
+
+/// Parses and checks a program; every problem otherwise.
+pub(super) fn check(text: &str) -> Result<Checked<'_>, Vec<Problem>> {
+    let mut term = parse(text)?;
+    let mut walk = Walk { text, problems: Vec::new(), scope: Vec::new(), patterns: Vec::new(), nesting: 0 };
+    walk.term(&mut term);
+    if walk.problems.is_empty() {
+        Ok(Checked { path: plain_path(&term).map(Path::new), patterns: walk.patterns, term })
+    } else {
+        Err(walk.problems)
+    }
+}
+
+fn parse(text: &str) -> Result<Term<&str>, Vec<Problem>> {
+    let tokens = Lexer::new(text).lex().map_err(|errors| {
+        let problem = |(expected, rest): (lex::Expect<&str>, &str)| {
+            Problem::at(text, rest, format!("{} expected", expected.as_str()))
+        };
+        errors.into_iter().map(problem).collect::<Vec<_>>()
+    })?;
+    if let Some(Token(word @ ("import" | "include" | "module"), Tok::Word)) = tokens.first() {
+        return Err(vec![Problem::at(text, word, functions::refusal(word, 0))]);
+    }
+    Parser::new(&tokens).parse(Parser::term).map_err(|errors| {
+        let problem = |(expected, found): parse::TError<'_, &str>| {
+            let rest = found.map_or(&text[text.len()..], |token| token.as_str());
+            let found = found.map_or("the end".to_owned(), |token| format!("`{}`", brief(token.as_str())));
+            Problem::at(text, rest, format!("{} expected, and here is {found}", expected.as_str()))
+        };
+        errors.into_iter().map(problem).collect()
+    })
+}
+
+/// A token as a message shows it; a bracket's token is all that it encloses.
+fn brief(token: &str) -> &str {
+    let end = token.char_indices().map(|(at, _)| at).nth(12).unwrap_or(token.len());
+    token[..end].lines().next().unwrap_or_default()
+}
+
+/// A function of the program's own, while its name means it.
+struct Named<'t> {
+    name: &'t str,
+    arity: usize,
+    /// Its own body is being read: a call now is recursion.
+    open: bool,
+}
+
+struct Walk<'t> {
+    text: &'t str,
+    problems: Vec<Problem>,
+    scope: Vec<Named<'t>>,
+    patterns: Vec<Pattern>,
+    nesting: usize,
+}
+
+impl<'t> Walk<'t> {
+    fn refuse(&mut self, at: &str, message: impl Into<String>) {
+        self.problems.push(Problem::at(self.text, at, message));
+    }
+
+    fn term(&mut self, term: &mut Term<&'t str>) {
+        self.nesting += 1;
+        if self.nesting == MAX_NESTING {
+            self.refuse("", format!("the program is nested more than {MAX_NESTING} deep"));
+        }
+        if self.nesting < MAX_NESTING {
+            self.inside(term);
+        }
+        self.nesting -= 1;
+    }
+
+    fn inside(&mut self, term: &mut Term<&'t str>) {
+        match term {
+            Term::Id | Term::Recurse | Term::Num(_) | Term::Break(_) | Term::Arr(None) => {}
+            Term::Var(name) => {
+                if *name == "$ENV" {
+                    let name = *name;
+                    self.refuse(name, functions::refusal(name, 0));
+                }
+            }
+            Term::Str(format, parts) => {
+                if let Some(format) = *format {
+                    self.call(format, 0);
+                }
+                for part in parts {
+                    if let StrPart::Term(term) = part {
+                        self.term(term);
+                    }
+                }
+            }
+            Term::Arr(Some(inner)) | Term::Neg(inner) | Term::Label(_, inner) => self.term(inner),
+            Term::Obj(fields) => self.object(fields),
+            Term::BinOp(left, op, right) => self.operation(left, op, right),
+            Term::Fold(_, source, binding, parts) => {
+                self.term(source);
+                self.binding(binding);
+                parts.iter_mut().for_each(|part| self.term(part));
+            }
+            Term::TryCatch(tried, caught) => {
+                self.term(tried);
+                caught.iter_mut().for_each(|caught| self.term(caught));
+            }
+            Term::IfThenElse(cases, otherwise) => {
+                for (condition, then) in cases {
+                    self.term(condition);
+                    self.term(then);
+                }
+                otherwise.iter_mut().for_each(|otherwise| self.term(otherwise));
+            }
+            Term::Def(defs, body) => self.definitions(defs, body),
+            Term::Call(..) => self.calling(term),
+            Term::Path(of, path) => {
+                self.term(of);
+                for (part, _) in &mut path.0 {
+                    match part {
+                        Part::Index(index) => self.term(index),
+                        Part::Range(from, to) => [from, to].into_iter().flatten().for_each(|end| self.term(end)),
+                    }
+                }
+            }
+        }
+    }
+
+    fn object(&mut self, fields: &mut [(Term<&'t str>, Option<Term<&'t str>>)]) {
+        // It runs as a sum of one-field objects, one within the other.
+        let before = self.nesting;
+        for (name, value) in fields {
+            self.nesting += 1;
+            self.term(name);
+            value.iter_mut().for_each(|value| self.term(value));
+        }
+        self.nesting = before;
+    }
+
+    fn operation(&mut self, left: &mut Term<&'t str>, op: &mut BinaryOp<&'t str>, right: &mut Term<&'t str>) {
+        self.term(left);
+        if let BinaryOp::Pipe(Some(binding)) = op {
+            self.binding(binding);
+        }
+        self.term(right);
+        if let BinaryOp::Comma = op {
+            let tick = Term::Call(TICK, Vec::new());
+            let branch = std::mem::take(right);
+            *right = Term::BinOp(Box::new(tick), BinaryOp::Pipe(None), Box::new(branch));
+        }
+    }
+
+    fn binding(&mut self, binding: &mut Binding<&'t str>) {
+        match binding {
+            Binding::Var(_) => {}
+            Binding::Arr(items) => items.iter_mut().for_each(|item| self.binding(item)),
+            Binding::Obj(fields) => {
+                for (name, item) in fields {
+                    self.term(name);
+                    self.binding(item);
+                }
+            }
+        }
+    }
+
+    fn definitions(&mut self, defs: &mut [Def<&'t str, Term<&'t str>>], body: &mut Term<&'t str>) {
+        let outer = self.scope.len();
+        for def in defs {
+            let own = self.scope.len();
+            self.scope.push(Named { name: def.name, arity: def.args.len(), open: true });
+            for arg in def.args.iter().filter(|arg| !arg.starts_with('$')) {
+                self.scope.push(Named { name: arg, arity: 0, open: false });
+            }
+            self.term(&mut def.body);
+            self.scope.truncate(own + 1);
+            self.scope[own].open = false;
+        }
+        self.term(body);
+        self.scope.truncate(outer);
+    }
+
+    fn calling(&mut self, term: &mut Term<&'t str>) {
+        let Term::Call(name, args) = term else { return };
+        let name = *name;
+        let own = self.scope.iter().any(|known| known.name == name && known.arity == args.len());
+        match regex_function(name, args.len()).filter(|_| !own) {
+            Some(function) => {
+                let args = std::mem::take(args);
+                *term = self.regex(name, function, args);
+            }
+            None => {
+                self.call(name, args.len());
+                args.iter_mut().for_each(|arg| self.term(arg));
+            }
+        }
+    }
+
+    /// A call by name.
+    fn call(&mut self, name: &'t str, arity: usize) {
+        let own = self.scope.iter().rev().find(|known| known.name == name && known.arity == arity);
+        match own {
+            Some(Named { open: true, .. }) => self.refuse(
+                name,
+                format!("`{name}` calls itself: it may never end, and a program cannot be interrupted; use `reduce`"),
+            ),
+            Some(_) => {}
+            None if functions::is_callable(name, arity) => {}
+            None => self.refuse(name, functions::refusal(name, arity)),
+        }
+    }
+
+    /// Compiles the literal, and puts its place there instead: `test("^a"; "i")` becomes `re_test(0)`.
+    fn regex(&mut self, name: &'t str, function: &'static str, mut args: Vec<Term<&'t str>>) -> Term<&'t str> {
+        let replacement = (function == "re_sub").then(|| args.remove(1));
+        let literals: Option<Vec<String>> = args.iter().map(literal).collect();
+        let Some(literals) = literals else {
+            let message = format!(
+                "`{name}` takes a regular expression and flags as plain text, so that they are compiled at the start; \
+                 to compare with a value of the event use `contains`, `startswith` or `split`"
+            );
+            self.refuse(name, message);
+            return Term::Id;
+        };
+        let every = matches!(name, "scan" | "split" | "splits" | "gsub");
+        let mut args = Vec::new();
+        match (literals.first(), PLACES.get(self.patterns.len())) {
+            (Some(regex), Some(place)) => {
+                args.push(Term::Num(*place));
+                match Pattern::compile(regex, literals.get(1).map_or("", String::as_str), every) {
+                    Ok(pattern) => self.patterns.push(pattern),
+                    Err(message) => self.refuse(name, message),
+                }
+            }
+            _ => self.refuse(name, format!("a program has at most {} regular expressions", PLACES.len())),
+        }
+        args.extend(replacement.map(|mut replacement| {
+            self.term(&mut replacement);
+            replacement
+        }));
+        Term::Call(function, args)
+    }
+}
+
+/// Places of regular expressions, as the text that a number in a program is.
+const PLACES: [&str; 32] = [
+    "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20",
+    "21", "22", "23", "24", "25", "26", "27", "28", "29", "30", "31",
+];
+
+/// Our function for one of jq's that takes a regular expression.
+fn regex_function(name: &str, arity: usize) -> Option<&'static str> {
+    Some(match (name, arity) {
+        ("test", 1 | 2) => "re_test",
+        ("match", 1 | 2) => "re_match",
+        ("capture", 1 | 2) => "re_capture",
+        ("scan", 1 | 2) => "re_scan",
+        ("splits", 1 | 2) => "re_splits",
+        // With one argument it splits at a plain text.
+        ("split", 2) => "re_split",
+        ("sub" | "gsub", 2 | 3) => "re_sub",
+        _ => return None,
+    })
+}
+
+/// A string without anything to evaluate in it; `null` for flags is none, as in jq.
+fn literal(term: &Term<&str>) -> Option<String> {
+    match term {
+        Term::Str(None, parts) => parts.iter().try_fold(String::new(), |mut text, part| {
+            match part {
+                StrPart::Str(plain) => text.push_str(plain),
+                StrPart::Char(escaped) => text.push(*escaped),
+                StrPart::Term(_) => return None,
+            }
+            Some(text)
+        }),
+        Term::Call("null", args) if args.is_empty() => Some(String::new()),
+        _ => None,
+    }
+}
+
+/// The steps of a program that is nothing but a path: `.`, `.data.object.id`, `."a-b"[0].c`, `.a | .b`.
+fn plain_path(term: &Term<&str>) -> Option<Vec<Step>> {
+    match term {
+        Term::Id => Some(Vec::new()),
+        Term::BinOp(left, BinaryOp::Pipe(None), right) => {
+            let mut steps = plain_path(left)?;
+            steps.extend(plain_path(right)?);
+            Some(steps)
+        }
+        Term::Path(of, path) => {
+            let mut steps = plain_path(of)?;
+            for (part, opt) in &path.0 {
+                let (Part::Index(index), Opt::Essential) = (part, opt) else { return None };
+                steps.push(match index {
+                    Term::Num(place) => Step::Item(place.parse().ok()?),
+                    name => Step::Field(literal(name)?),
+                });
+            }
+            Some(steps)
+        }
+        _ => None,
+    }
+}
