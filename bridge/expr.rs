@@ -79,10 +79,17 @@ pub enum Error {
 }
 
 /// A JSON document: its text, and what the text means once somebody asks. Programs that share a document share both.
-#[derive(Debug)]
+#[derive(Clone)]
 pub struct Json<'a> {
     text: Cow<'a, str>,
     value: OnceCell<Result<Value, NotJson>>,
+}
+
+/// Without what it holds, which is a customer's.
+impl fmt::Debug for Json<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Json").field("bytes", &self.text.len()).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Json<'a> {
@@ -103,7 +110,7 @@ impl<'a> Json<'a> {
     }
 
     /// What stands at several paths, in one pass.
-    pub fn find(&self, paths: &PathSet) -> Result<Vec<Found<'_>>, Error> {
+    pub fn find<'s>(&'s self, paths: &PathSet) -> Result<Vec<Found<'s>>, Error> {
         paths.find(&self.text).map_err(Error::NotJson)
     }
 
@@ -113,7 +120,7 @@ impl<'a> Json<'a> {
     }
 
     /// The part of this document that `text`, a slice of its own, is.
-    fn part(&self, text: &str) -> Json<'a> {
+    pub fn part(&self, text: &str) -> Json<'a> {
         let whole = match &self.text {
             Cow::Borrowed(whole) => *whole,
             Cow::Owned(_) => return Json::from(Cow::Owned(text.to_owned())),
@@ -155,8 +162,7 @@ impl fmt::Debug for Program {
 impl Program {
     /// Compiles a program; everything that is wrong with it otherwise.
     pub fn compile(text: &str) -> Result<Self, Vec<Problem>> {
-        /// jaq's parser recurses. On a text of [`MAX_PROGRAM`] bytes it cannot use this much; the memory is only
-        /// reserved.
+        /// jaq's parser recurses. A text of [`MAX_PROGRAM`] bytes cannot use this much, which is only reserved.
         const STACK: usize = 256 << 20;
         if text.len() > MAX_PROGRAM {
             return Err(vec![Problem::at(text, text, format!("a program has at most {MAX_PROGRAM} bytes"))]);

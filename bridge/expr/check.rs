@@ -12,8 +12,11 @@ use super::path::{Path, Step};
 /// The native that pays a step after each comma.
 pub(super) const TICK: &str = "hookbridge_tick";
 
-/// Nesting of a program: each level is a few stack frames when it runs. An object's fields count one each.
-const MAX_NESTING: usize = 400;
+/// Calls within calls when a program runs, of which each takes stack: up to 6 KiB in an unoptimised build, of the 2 MiB
+/// that a thread has. The fields of an object count one each, since it runs as a sum of one-field objects.
+const MAX_HEIGHT: usize = 250;
+/// What a function of the library adds, at most.
+const LIBRARY_HEIGHT: usize = 10;
 
 /// A program that passed.
 pub(super) struct Checked<'t> {
@@ -25,8 +28,10 @@ pub(super) struct Checked<'t> {
 /// Parses and checks a program; every problem otherwise.
 pub(super) fn check(text: &str) -> Result<Checked<'_>, Vec<Problem>> {
     let mut term = parse(text)?;
-    let mut walk = Walk { text, problems: Vec::new(), scope: Vec::new(), patterns: Vec::new(), nesting: 0 };
-    walk.term(&mut term);
+    let mut walk = Walk { text, problems: Vec::new(), scope: Vec::new(), patterns: Vec::new() };
+    if walk.term(&mut term) > MAX_HEIGHT {
+        walk.refuse(text, format!("calls, pipes and fields are nested more than {MAX_HEIGHT} deep"));
+    }
     if walk.problems.is_empty() {
         Ok(Checked { path: plain_path(&term).map(Path::new), patterns: walk.patterns, term })
     } else {
@@ -35,6 +40,18 @@ pub(super) fn check(text: &str) -> Result<Checked<'_>, Vec<Problem>> {
 }
 
 fn parse(text: &str) -> Result<Term<&str>, Vec<Problem>> {
+    // The parser recurses, most of all on brackets. Those within strings are counted too: nobody writes that many.
+    let mut open = 0_usize;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'(' | b'[' | b'{' => open += 1,
+            b')' | b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        if open > MAX_HEIGHT {
+            return Err(vec![Problem::at(text, &text[at..], format!("more than {MAX_HEIGHT} brackets are open"))]);
+        }
+    }
     let tokens = Lexer::new(text).lex().map_err(|errors| {
         let problem = |(expected, rest): (lex::Expect<&str>, &str)| {
             Problem::at(text, rest, format!("{} expected", expected.as_str()))
@@ -64,6 +81,7 @@ fn brief(token: &str) -> &str {
 struct Named<'t> {
     name: &'t str,
     arity: usize,
+    height: usize,
     /// Its own body is being read: a call now is recursion.
     open: bool,
 }
@@ -73,162 +91,164 @@ struct Walk<'t> {
     problems: Vec<Problem>,
     scope: Vec<Named<'t>>,
     patterns: Vec<Pattern>,
-    nesting: usize,
 }
 
+/// Checks go through the whole program and put ticks and patterns into it. Each answers how high the part stacks its
+/// calls when it runs.
 impl<'t> Walk<'t> {
     fn refuse(&mut self, at: &str, message: impl Into<String>) {
         self.problems.push(Problem::at(self.text, at, message));
     }
 
-    fn term(&mut self, term: &mut Term<&'t str>) {
-        self.nesting += 1;
-        if self.nesting == MAX_NESTING {
-            self.refuse("", format!("the program is nested more than {MAX_NESTING} deep"));
-        }
-        if self.nesting < MAX_NESTING {
-            self.inside(term);
-        }
-        self.nesting -= 1;
-    }
-
-    fn inside(&mut self, term: &mut Term<&'t str>) {
-        match term {
-            Term::Id | Term::Recurse | Term::Num(_) | Term::Break(_) | Term::Arr(None) => {}
+    fn term(&mut self, term: &mut Term<&'t str>) -> usize {
+        let inner = match term {
+            Term::Id | Term::Recurse | Term::Num(_) | Term::Break(_) | Term::Arr(None) => 0,
             Term::Var(name) => {
                 if *name == "$ENV" {
                     let name = *name;
                     self.refuse(name, functions::refusal(name, 0));
                 }
+                0
             }
             Term::Str(format, parts) => {
-                if let Some(format) = *format {
-                    self.call(format, 0);
-                }
-                for part in parts {
-                    if let StrPart::Term(term) = part {
-                        self.term(term);
-                    }
-                }
+                let format = format.map_or(1, |format| self.call(format, 0));
+                format + self.text(parts)
             }
             Term::Arr(Some(inner)) | Term::Neg(inner) | Term::Label(_, inner) => self.term(inner),
             Term::Obj(fields) => self.object(fields),
             Term::BinOp(left, op, right) => self.operation(left, op, right),
             Term::Fold(_, source, binding, parts) => {
-                self.term(source);
-                self.binding(binding);
-                parts.iter_mut().for_each(|part| self.term(part));
+                let height = self.term(source).max(self.binding(binding));
+                self.highest(parts).max(height)
             }
             Term::TryCatch(tried, caught) => {
-                self.term(tried);
-                caught.iter_mut().for_each(|caught| self.term(caught));
+                let height = self.term(tried);
+                caught.as_mut().map_or(0, |caught| self.term(caught)).max(height)
             }
             Term::IfThenElse(cases, otherwise) => {
-                for (condition, then) in cases {
-                    self.term(condition);
-                    self.term(then);
+                let mut height = otherwise.as_mut().map_or(0, |otherwise| self.term(otherwise)) + cases.len();
+                for (at, (condition, then)) in cases.iter_mut().enumerate() {
+                    height = height.max(at + 1 + self.term(condition).max(self.term(then)));
                 }
-                otherwise.iter_mut().for_each(|otherwise| self.term(otherwise));
+                height
             }
             Term::Def(defs, body) => self.definitions(defs, body),
             Term::Call(..) => self.calling(term),
             Term::Path(of, path) => {
-                self.term(of);
+                let mut height = self.term(of);
                 for (part, _) in &mut path.0 {
-                    match part {
-                        Part::Index(index) => self.term(index),
-                        Part::Range(from, to) => [from, to].into_iter().flatten().for_each(|end| self.term(end)),
-                    }
+                    let ends = match part {
+                        Part::Index(index) => [Some(index), None],
+                        Part::Range(from, to) => [from.as_mut(), to.as_mut()],
+                    };
+                    height = ends.into_iter().flatten().fold(height, |height, end| height.max(self.term(end)));
                 }
+                height
+            }
+        };
+        inner + 1
+    }
+
+    fn highest(&mut self, terms: &mut [Term<&'t str>]) -> usize {
+        terms.iter_mut().fold(0, |height, term| height.max(self.term(term)))
+    }
+
+    fn text(&mut self, parts: &mut [StrPart<&'t str, Term<&'t str>>]) -> usize {
+        // It runs as a sum, the first part outermost.
+        let mut height = parts.len();
+        for (at, part) in parts.iter_mut().enumerate() {
+            if let StrPart::Term(term) = part {
+                height = height.max(at + self.term(term));
             }
         }
+        height
     }
 
-    fn object(&mut self, fields: &mut [(Term<&'t str>, Option<Term<&'t str>>)]) {
-        // It runs as a sum of one-field objects, one within the other.
-        let before = self.nesting;
-        for (name, value) in fields {
-            self.nesting += 1;
-            self.term(name);
-            value.iter_mut().for_each(|value| self.term(value));
+    fn object(&mut self, fields: &mut [(Term<&'t str>, Option<Term<&'t str>>)]) -> usize {
+        let mut height = fields.len();
+        for (at, (name, value)) in fields.iter_mut().enumerate() {
+            let field = self.term(name).max(value.as_mut().map_or(0, |value| self.term(value)));
+            height = height.max(at + field);
         }
-        self.nesting = before;
+        height
     }
 
-    fn operation(&mut self, left: &mut Term<&'t str>, op: &mut BinaryOp<&'t str>, right: &mut Term<&'t str>) {
-        self.term(left);
+    fn operation(&mut self, left: &mut Term<&'t str>, op: &mut BinaryOp<&'t str>, right: &mut Term<&'t str>) -> usize {
+        let mut height = self.term(left);
         if let BinaryOp::Pipe(Some(binding)) = op {
-            self.binding(binding);
+            height = height.max(self.binding(binding));
         }
-        self.term(right);
+        height = height.max(self.term(right));
         if let BinaryOp::Comma = op {
             let tick = Term::Call(TICK, Vec::new());
             let branch = std::mem::take(right);
             *right = Term::BinOp(Box::new(tick), BinaryOp::Pipe(None), Box::new(branch));
+            height += 1;
         }
+        height
     }
 
-    fn binding(&mut self, binding: &mut Binding<&'t str>) {
+    fn binding(&mut self, binding: &mut Binding<&'t str>) -> usize {
         match binding {
-            Binding::Var(_) => {}
-            Binding::Arr(items) => items.iter_mut().for_each(|item| self.binding(item)),
+            Binding::Var(_) => 0,
+            Binding::Arr(items) => items.iter_mut().fold(0, |height, item| height.max(self.binding(item))) + 1,
             Binding::Obj(fields) => {
-                for (name, item) in fields {
-                    self.term(name);
-                    self.binding(item);
-                }
+                let height = |height: usize, (name, item): &mut (Term<&'t str>, Binding<&'t str>)| {
+                    height.max(self.term(name)).max(self.binding(item))
+                };
+                fields.iter_mut().fold(0, height) + 1
             }
         }
     }
 
-    fn definitions(&mut self, defs: &mut [Def<&'t str, Term<&'t str>>], body: &mut Term<&'t str>) {
+    fn definitions(&mut self, defs: &mut [Def<&'t str, Term<&'t str>>], body: &mut Term<&'t str>) -> usize {
         let outer = self.scope.len();
         for def in defs {
             let own = self.scope.len();
-            self.scope.push(Named { name: def.name, arity: def.args.len(), open: true });
+            self.scope.push(Named { name: def.name, arity: def.args.len(), height: 0, open: true });
             for arg in def.args.iter().filter(|arg| !arg.starts_with('$')) {
-                self.scope.push(Named { name: arg, arity: 0, open: false });
+                self.scope.push(Named { name: arg, arity: 0, height: 0, open: false });
             }
-            self.term(&mut def.body);
+            let height = self.term(&mut def.body);
             self.scope.truncate(own + 1);
-            self.scope[own].open = false;
+            self.scope[own] = Named { height, open: false, ..self.scope[own] };
         }
-        self.term(body);
+        let height = self.term(body);
         self.scope.truncate(outer);
+        height
     }
 
-    fn calling(&mut self, term: &mut Term<&'t str>) {
-        let Term::Call(name, args) = term else { return };
+    fn calling(&mut self, term: &mut Term<&'t str>) -> usize {
+        let Term::Call(name, args) = term else { return 0 };
         let name = *name;
         let own = self.scope.iter().any(|known| known.name == name && known.arity == args.len());
-        match regex_function(name, args.len()).filter(|_| !own) {
-            Some(function) => {
-                let args = std::mem::take(args);
-                *term = self.regex(name, function, args);
-            }
-            None => {
-                self.call(name, args.len());
-                args.iter_mut().for_each(|arg| self.term(arg));
-            }
+        if let Some(function) = regex_function(name, args.len()).filter(|_| !own) {
+            let args = std::mem::take(args);
+            let (call, height) = self.regex(name, function, args);
+            *term = call;
+            return height;
         }
+        // An argument runs where the function calls it, on top of all that the function has stacked.
+        self.call(name, args.len()) + self.highest(args)
     }
 
     /// A call by name.
-    fn call(&mut self, name: &'t str, arity: usize) {
+    fn call(&mut self, name: &'t str, arity: usize) -> usize {
         let own = self.scope.iter().rev().find(|known| known.name == name && known.arity == arity);
         match own {
             Some(Named { open: true, .. }) => self.refuse(
                 name,
                 format!("`{name}` calls itself: it may never end, and a program cannot be interrupted; use `reduce`"),
             ),
-            Some(_) => {}
+            Some(Named { height, .. }) => return *height,
             None if functions::is_callable(name, arity) => {}
             None => self.refuse(name, functions::refusal(name, arity)),
         }
+        LIBRARY_HEIGHT
     }
 
     /// Compiles the literal, and puts its place there instead: `test("^a"; "i")` becomes `re_test(0)`.
-    fn regex(&mut self, name: &'t str, function: &'static str, mut args: Vec<Term<&'t str>>) -> Term<&'t str> {
+    fn regex(&mut self, name: &'t str, function: &'static str, mut args: Vec<Term<&'t str>>) -> (Term<&'t str>, usize) {
         let replacement = (function == "re_sub").then(|| args.remove(1));
         let literals: Option<Vec<String>> = args.iter().map(literal).collect();
         let Some(literals) = literals else {
@@ -237,7 +257,7 @@ impl<'t> Walk<'t> {
                  to compare with a value of the event use `contains`, `startswith` or `split`"
             );
             self.refuse(name, message);
-            return Term::Id;
+            return (Term::Id, 0);
         };
         let every = matches!(name, "scan" | "split" | "splits" | "gsub");
         let mut args = Vec::new();
@@ -251,11 +271,12 @@ impl<'t> Walk<'t> {
             }
             _ => self.refuse(name, format!("a program has at most {} regular expressions", PLACES.len())),
         }
+        let mut height = LIBRARY_HEIGHT;
         args.extend(replacement.map(|mut replacement| {
-            self.term(&mut replacement);
+            height += self.term(&mut replacement);
             replacement
         }));
-        Term::Call(function, args)
+        (Term::Call(function, args), height)
     }
 }
 

@@ -17,8 +17,8 @@ use super::engine::{Cv, Engine};
 use super::meter;
 use super::value::{Error, Result, Value, error, same};
 
-pub(super) use text::Pattern;
 pub(super) use allowed::{is_callable, refusal};
+pub(super) use text::Pattern;
 
 /// Values that `range` gives at most: its bound may be a sender's number.
 const MAX_RANGE: usize = 10_000;
@@ -81,9 +81,10 @@ fn basic() -> Vec<Native> {
         ("sort", v(0), |cv| once(sort(cv.1))),
         ("sort_by", closure(), |mut cv| {
             let (f, ctx) = cv.0.pop_fun();
-            box_once(keyed(cv.1, |value| f.run((ctx.clone(), value))).map(|(keyed, whole)| {
-                whole.part_of(keyed.into_iter().map(|(_, val)| val).collect())
-            }))
+            box_once(
+                keyed(cv.1, |value| f.run((ctx.clone(), value)))
+                    .map(|(keyed, whole)| whole.part_of(keyed.into_iter().map(|(_, val)| val).collect())),
+            )
         }),
         ("group_by", closure(), |mut cv| {
             let (f, ctx) = cv.0.pop_fun();
@@ -257,7 +258,10 @@ fn sort(value: Value) -> Result {
 type Keyed = Vec<(Vec<Val>, Val)>;
 
 /// The items of an array with what `f` says of each, in that order.
-fn keyed<'a>(value: Value, f: impl Fn(Value) -> ValXs<'a, Value>) -> std::result::Result<(Keyed, Value), Exn<'a, Value>> {
+fn keyed<'a>(
+    value: Value,
+    f: impl Fn(Value) -> ValXs<'a, Value>,
+) -> std::result::Result<(Keyed, Value), Exn<'a, Value>> {
     let whole = value.clone();
     let items = value.array()?;
     let mut keyed = Vec::new();

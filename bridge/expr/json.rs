@@ -244,7 +244,6 @@ fn write_number(number: &Num, out: &mut Vec<u8>) {
 }
 
 fn write_string(text: &[u8], out: &mut Vec<u8>) {
-    let quoted = serde_json::to_vec(String::from_utf8_lossy(text).as_ref());
-    // Writing a string to memory cannot fail; a null would be the honest word if it did.
-    out.extend_from_slice(quoted.as_deref().unwrap_or(b"null"));
+    // Writing a string to memory cannot fail.
+    let _ = serde_json::to_writer(out, String::from_utf8_lossy(text).as_ref());
 }

@@ -152,7 +152,7 @@ fn shown(index: &Value) -> String {
         Ok(name) if name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)) => {
             format!("\"{name}\"")
         }
-        _ => index.to_string(),
+        _ => "such part".to_owned(),
     }
 }
 
@@ -246,8 +246,7 @@ pub(super) fn same(left: &Val, right: &Val) -> bool {
             Rc::ptr_eq(l, r) || l.len() == r.len() && l.iter().zip(r.iter()).all(|(l, r)| same(l, r))
         }
         (Val::Obj(l), Val::Obj(r)) => {
-            Rc::ptr_eq(l, r)
-                || l.len() == r.len() && l.iter().all(|(name, l)| r.get(name).is_some_and(|r| same(l, r)))
+            Rc::ptr_eq(l, r) || l.len() == r.len() && l.iter().all(|(name, l)| r.get(name).is_some_and(|r| same(l, r)))
         }
         (Val::TStr(l), Val::TStr(r)) => l.len() == r.len() && meter::steps(l.len() / TEXT).is_ok() && l == r,
         (l, r) => l == r,
@@ -485,7 +484,8 @@ impl val::ValT for Value {
                 // As jq, the place of 1.7 is 1.
                 #[allow(clippy::cast_possible_truncation, reason = "saturates, and no array is that long")]
                 let at = number.as_isize().or_else(|| index_float(number).map(|float| float.floor() as isize));
-                let at = at.and_then(|at| usize::try_from(at).ok().or_else(|| items.len().checked_sub(at.unsigned_abs())));
+                let at =
+                    at.and_then(|at| usize::try_from(at).ok().or_else(|| items.len().checked_sub(at.unsigned_abs())));
                 Ok(at.and_then(|at| items.get(at)).map_or_else(Self::default, |item| self.part(item.clone())))
             }
             (Val::Arr(_) | Val::TStr(_), Val::Obj(range)) => {
@@ -583,9 +583,9 @@ impl val::ValT for Value {
             }
             (val @ (Val::Arr(_) | Val::Null), Val::Num(number)) => {
                 let mut items = if let Val::Arr(items) = val { items } else { Rc::default() };
-                let at = number.as_isize().and_then(|at| {
-                    usize::try_from(at).ok().or_else(|| items.len().checked_sub(at.unsigned_abs()))
-                });
+                let at = number
+                    .as_isize()
+                    .and_then(|at| usize::try_from(at).ok().or_else(|| items.len().checked_sub(at.unsigned_abs())));
                 let Some(at) = at.filter(|at| *at <= MAX_ASSIGNED_INDEX.max(items.len())) else {
                     let value = Self { val: Val::Arr(items), nesting: self.nesting };
                     return opt.fail(value, |_| {
@@ -609,9 +609,8 @@ impl val::ValT for Value {
                 }
                 Ok(Self { val: Val::Arr(items), nesting: self.nesting }.around(inner)?)
             }
-            (val, _) => opt.fail(Self { val, nesting: self.nesting }, |it| {
-                error(format!("{it} has no {}", shown(index))).into()
-            }),
+            (val, _) => opt
+                .fail(Self { val, nesting: self.nesting }, |it| error(format!("{it} has no {}", shown(index))).into()),
         }
     }
 

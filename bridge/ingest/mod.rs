@@ -1,4 +1,5 @@
-//! (see lib.rs)
+//! HTTP → event.
 
+pub mod map;
 pub mod vectors;
 pub mod verify;
