@@ -32,6 +32,19 @@ impl Outcome {
             Self::Unknown { .. } => "unknown",
         }
     }
+
+    /// What the sink said, for people; empty where the class says it all.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Delivered => "",
+            Self::Throttled { .. } => "the sink asked for a pause",
+            Self::Transient { reason }
+            | Self::Rejected { reason }
+            | Self::Misconfigured { reason }
+            | Self::Unknown { reason } => reason,
+        }
+    }
 }
 
 /// Every record ends in exactly one settlement.
@@ -41,6 +54,26 @@ pub enum Settlement {
     Skipped(SkipReason),
 }
 
+impl Settlement {
+    /// The bounded name of the outcome, for metrics and receipts.
+    #[must_use]
+    pub fn outcome(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Skipped(_) => "skipped",
+        }
+    }
+
+    /// The bounded reason, empty for a delivery.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Delivered => "",
+            Self::Skipped(reason) => reason.name(),
+        }
+    }
+}
+
 /// Why a record was left out on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SkipReason {
@@ -48,6 +81,8 @@ pub enum SkipReason {
     NoConsent,
     /// The sink's `where` expression was not true.
     Filtered,
+    /// Another event type of the same topic, which the sink does not list under `events`.
+    NotSubscribed,
 }
 
 impl SkipReason {
@@ -56,6 +91,7 @@ impl SkipReason {
         match self {
             Self::NoConsent => "no_consent",
             Self::Filtered => "filtered",
+            Self::NotSubscribed => "not_subscribed",
         }
     }
 }

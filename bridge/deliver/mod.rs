@@ -1,1 +1,359 @@
-//! (see lib.rs)
+//! Delivery: record → settlement. One worker for each sink, with a consumer group of its own.
+//!
+//! ```text
+//!   consumer ──Event──▶ flow (pure) ──Action──▶ claim · attempt · commit     each a task that ends in the next step
+//!                         ▲                         │
+//!                         └──────────Step───────────┘
+//!
+//!   attempt:  decode ▶ route ▶ where ▶ consent ▶ map ▶ sink
+//! ```
+//!
+//! The loop below only carries steps in and actions out; every decision is in `flow`. An event that the sink refuses
+//! holds its partition and is tried again for ever: it is never skipped.
+
+mod attempt;
+mod consent;
+mod flow;
+mod retry;
+mod route;
+mod window;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use uuid::Uuid;
+
+use self::attempt::Context;
+pub use self::attempt::{Filter, Map, Policy};
+pub use self::flow::State;
+use self::flow::{Action, Flow, Notice, Settled, Step};
+pub use self::route::{Route, Routes};
+use self::window::Limits;
+use crate::clock;
+use crate::kafka::consume::{Consumer, Control, Event};
+use crate::kafka::{self, NextOffset, TopicPartition};
+use crate::outcome::Outcome;
+use crate::schema::decode::Decoder;
+use crate::sinks::Sink;
+
+/// What a partition holds in memory before it is paused: two batches, one under way and one to follow at once.
+const WINDOW_BATCHES: usize = 2;
+
+/// At least this many records, however small a batch is: a consumer's fetch brings them by the hundred.
+const WINDOW_LEAST: usize = 100;
+
+/// Bytes that a partition holds before it is paused: with the default of 12 partitions, under 50 MiB for a sink.
+const WINDOW_BYTES: usize = 4 << 20;
+
+/// For the last commit before revoked partitions are given up: within what the poll thread waits, after the drain.
+const LAST_COMMIT: Duration = Duration::from_millis(700);
+
+/// Gauges need no more.
+const LAG_EVERY: Duration = Duration::from_secs(5);
+
+/// Whoever counts: the metrics, or a test.
+pub trait Observer: Send + Sync {
+    /// A batch was attempted; `class` is [`Outcome::class`], or `fenced`.
+    fn attempt(&self, sink: &str, class: &'static str);
+    /// A record was settled. `event_to_action`: from ingest's first byte to here, in seconds, for what was delivered.
+    fn settled(&self, sink: &str, outcome: &'static str, reason: &'static str, event_to_action: Option<f64>);
+    /// How many records of a partition the group has not committed.
+    fn lag(&self, sink: &str, at: &TopicPartition, records: u64);
+    /// How the sink fares, whenever that changes.
+    fn state(&self, sink: &str, state: State);
+}
+
+/// Why a worker ended other than by being stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("sink {sink}: a postgres sink writes the schema's columns and takes no map")]
+    MapOnPostgres { sink: Arc<str> },
+    #[error("sink {sink}: the consumer has ended")]
+    Consumer {
+        sink: Arc<str>,
+        #[source]
+        source: Option<kafka::Error>,
+    },
+    #[error("sink {sink}: a task of the worker has failed")]
+    Task {
+        sink: Arc<str>,
+        #[source]
+        source: tokio::task::JoinError,
+    },
+}
+
+/// Everything that a sink's worker needs.
+pub struct Worker {
+    /// The sink's name.
+    pub sink: Arc<str>,
+    /// A member of the sink's group, subscribed to the topics of [`Policy::routes`].
+    pub consumer: Consumer,
+    pub decoder: Arc<Decoder>,
+    pub policy: Policy,
+    pub target: Sink,
+    pub observer: Arc<dyn Observer>,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("sink", &self.sink).field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+/// Delivers until `stop` says true (or its sender is gone), then ends what is under way, commits, and leaves the group.
+///
+/// # Errors
+/// [`Error`]; the caller decides whether to start the worker anew. Nothing is lost by it: what was not settled is read
+/// again.
+pub async fn run(worker: Worker, mut stop: watch::Receiver<bool>) -> Result<(), Error> {
+    let Worker { sink, mut consumer, decoder, policy, target, observer } = worker;
+    if policy.map.is_some() && matches!(target, Sink::Postgres(_)) {
+        return Err(Error::MapOnPostgres { sink });
+    }
+    let limits = Limits { records: (target.max_batch() * WINDOW_BATCHES).max(WINDOW_LEAST), bytes: WINDOW_BYTES };
+    let mut flow = Flow::new(limits, target.max_batch());
+    let permits = Arc::new(Semaphore::new(target.concurrency()));
+    let context = Arc::new(Context::new(decoder, policy, target));
+    let mut crew = Crew {
+        sink: Arc::clone(&sink),
+        control: consumer.control(),
+        context,
+        permits,
+        observer,
+        tasks: JoinSet::new(),
+        tickets: HashMap::new(),
+        state: State::Running,
+    };
+    let started = Instant::now();
+    let mut tickets = 0;
+    let mut lag = interval(LAG_EVERY);
+    lag.set_missed_tick_behavior(MissedTickBehavior::Delay);
+
+    loop {
+        let due = flow.due();
+        let next = tokio::select! {
+            _ = stop.wait_for(|stop| *stop), if !flow.is_stopping() => Step::Stop,
+            Some(ended) = crew.tasks.join_next() => match ended {
+                Ok(next) => next,
+                Err(source) => return Err(Error::Task { sink, source }),
+            },
+            () = sleep_until(started + due.unwrap_or_default()), if due.is_some() => Step::Tick,
+            _ = lag.tick() => {
+                crew.report_lag();
+                continue;
+            }
+            event = consumer.next() => match event {
+                Some(Event::Assigned { epoch, partitions }) => Step::Assigned { epoch, partitions },
+                Some(Event::Records(records)) => Step::Records(records),
+                Some(Event::Revoked { partitions, lost, drained }) => {
+                    tickets += 1;
+                    crew.tickets.insert(tickets, drained);
+                    Step::Revoked { ticket: tickets, partitions, lost }
+                }
+                Some(Event::Trouble(trouble)) => {
+                    tracing::warn!(sink = &*sink, %trouble, "the consumer met trouble");
+                    continue;
+                }
+                Some(Event::Ended(source)) => return Err(Error::Consumer { sink, source }),
+                None => return Err(Error::Consumer { sink, source: None }),
+            },
+        };
+        for action in flow.step(next, started.elapsed(), random()) {
+            if let Action::Finish { commit } = action {
+                crew.tasks.abort_all();
+                leave(&sink, &mut consumer, commit).await;
+                return Ok(());
+            }
+            crew.act(action);
+        }
+        crew.report_state(flow.state());
+    }
+}
+
+/// Who carries actions out.
+struct Crew {
+    sink: Arc<str>,
+    control: Control,
+    context: Arc<Context>,
+    /// Batches under way at once, over all partitions.
+    permits: Arc<Semaphore>,
+    observer: Arc<dyn Observer>,
+    /// At most one for each partition, one commit, and one for each revocation.
+    tasks: JoinSet<Step>,
+    tickets: HashMap<u64, oneshot::Sender<()>>,
+    state: State,
+}
+
+impl Crew {
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Claim { at, epoch, committed } => {
+                let (context, permits) = (Arc::clone(&self.context), Arc::clone(&self.permits));
+                self.tasks.spawn(async move {
+                    let _permit = permits.acquire().await;
+                    let claimed = context.sink().claim(&at, committed).await;
+                    Step::Claimed { at, epoch, claimed }
+                });
+            }
+            Action::Attempt { at, epoch, mut claim, records } => {
+                let (context, permits) = (Arc::clone(&self.context), Arc::clone(&self.permits));
+                let (observer, sink) = (Arc::clone(&self.observer), Arc::clone(&self.sink));
+                self.tasks.spawn(async move {
+                    let _permit = permits.acquire().await;
+                    let (report, class) = context.attempt(&sink, &mut claim, &at, &records).await;
+                    observer.attempt(&sink, class);
+                    Step::Attempted { at, epoch, claim, report }
+                });
+            }
+            Action::Confirm { at, epoch, next } => {
+                let (control, sink) = (self.control.clone(), Arc::clone(&self.sink));
+                self.tasks.spawn(async move {
+                    let answer = control.commit(vec![(at.clone(), next)]).await;
+                    if let Err(error) = &answer {
+                        tracing::warn!(sink = &*sink, %at, error = chain(error), "the group does not confirm a partition");
+                    }
+                    Step::Confirmed { at, epoch, accepted: answer.is_ok() }
+                });
+            }
+            Action::Commit(offsets) => {
+                let (control, sink) = (self.control.clone(), Arc::clone(&self.sink));
+                self.tasks.spawn(async move {
+                    let answer = control.commit(offsets.clone()).await;
+                    if let Err(error) = &answer {
+                        tracing::info!(
+                            sink = &*sink,
+                            error = chain(error),
+                            "offsets were not committed, and will be again"
+                        );
+                    }
+                    Step::Committed { offsets, accepted: answer.is_ok() }
+                });
+            }
+            Action::Drained { ticket, commit } => {
+                let Some(drained) = self.tickets.remove(&ticket) else { return };
+                let (control, sink) = (self.control.clone(), Arc::clone(&self.sink));
+                self.tasks.spawn(async move {
+                    last_commit(&sink, &control, commit).await;
+                    // The poll thread may have stopped waiting; then there is nobody to tell.
+                    let _ = drained.send(());
+                    Step::Tick
+                });
+            }
+            Action::Start { at, epoch, start } => self.control.start(epoch, at, start),
+            Action::Pause(at) => self.control.pause(vec![at]),
+            Action::Resume(at) => self.control.resume(vec![at]),
+            Action::Settled(settled) => self.report_settled(&settled),
+            Action::Tell(notice) => tell(&self.sink, notice),
+            // The loop ends with it.
+            Action::Finish { .. } => {}
+        }
+    }
+
+    fn report_settled(&self, settled: &[Settled]) {
+        let now = clock::now_ms();
+        for Settled { settlement, received_at_ms, .. } in settled {
+            let outcome = settlement.outcome();
+            let latency =
+                received_at_ms.filter(|_| outcome == "delivered").map(|received| seconds_between(received, now));
+            self.observer.settled(&self.sink, outcome, settlement.reason(), latency);
+        }
+    }
+
+    fn report_lag(&self) {
+        for lag in self.control.lag() {
+            if let Some(records) = lag.records() {
+                self.observer.lag(&self.sink, &lag.at, records);
+            }
+        }
+    }
+
+    fn report_state(&mut self, state: State) {
+        if state != self.state {
+            self.state = state;
+            self.observer.state(&self.sink, state);
+        }
+    }
+}
+
+/// The last offsets, within the time that a rebalance leaves.
+async fn last_commit(sink: &str, control: &Control, offsets: Vec<(TopicPartition, NextOffset)>) {
+    if offsets.is_empty() {
+        return;
+    }
+    match timeout(LAST_COMMIT, control.commit(offsets)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::info!(sink, error = chain(&error), "the last offsets were not committed"),
+        Err(_) => tracing::info!(sink, "the last offsets were not committed in time"),
+    }
+}
+
+/// Leaves the group. Events are read on meanwhile, since the poll thread hands its partitions back through them.
+async fn leave(sink: &str, consumer: &mut Consumer, commit: Vec<(TopicPartition, NextOffset)>) {
+    let control = consumer.control();
+    let leaving = async {
+        last_commit(sink, &control, commit).await;
+        control.stop().await;
+    };
+    tokio::pin!(leaving);
+    loop {
+        tokio::select! {
+            () = &mut leaving => return,
+            // Dropping a revocation's sender answers it: nothing is under way any more.
+            event = consumer.next() => if event.is_none() {
+                leaving.await;
+                return;
+            },
+        }
+    }
+}
+
+fn tell(sink: &str, notice: Notice) {
+    match notice {
+        Notice::Stuck { at, offset, event_id, outcome } => {
+            let (class, reason) = (outcome.class(), outcome.reason());
+            match outcome {
+                Outcome::Rejected { .. } => tracing::error!(
+                    sink, %at, offset, event_id, class, reason,
+                    "held: the sink refuses an event; it is tried again and never skipped, and what follows it in its partition waits"
+                ),
+                Outcome::Misconfigured { .. } => tracing::error!(
+                    sink, %at, offset, event_id, class, reason,
+                    "held: the sink has to be mended; nothing is lost"
+                ),
+                _ => tracing::warn!(sink, %at, offset, event_id, class, reason, "retrying"),
+            }
+        }
+        Notice::Recovered { at } => tracing::info!(sink, %at, "delivering again"),
+        Notice::LetGo { at } => {
+            tracing::warn!(sink, %at, "a partition was let go with an attempt under way; the next owner sees what became of it");
+        }
+    }
+}
+
+/// An error with its causes: logged once, here at the edge.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+fn seconds_between(from_ms: i64, to_ms: i64) -> f64 {
+    // A producer's clock may be ahead of ours.
+    Duration::from_millis(u64::try_from(to_ms.saturating_sub(from_ms)).unwrap_or(0)).as_secs_f64()
+}
+
+/// In 0..1, from the one source of randomness that the bridge has already.
+fn random() -> f64 {
+    let (_, low) = Uuid::new_v4().as_u64_pair();
+    f64::from(u32::try_from(low & u64::from(u32::MAX)).unwrap_or_default()) / (f64::from(u32::MAX) + 1.0)
+}

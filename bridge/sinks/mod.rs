@@ -1,1 +1,156 @@
-//! (see lib.rs)
+//! Sinks: the only places that send. A sink is given events that are decoded, identified and consented to, and answers
+//! how far it got; it knows neither Kafka nor the loop that feeds it.
+
+pub mod egress;
+pub mod http;
+pub mod json;
+pub mod postgres;
+
+mod calendar;
+
+use std::fmt;
+use std::sync::Arc;
+
+use apache_avro::types::Value;
+use uuid::Uuid;
+
+use crate::event::Identity;
+use crate::kafka::{NextOffset, TopicPartition};
+use crate::outcome::{Outcome, SkipReason};
+
+pub(crate) use calendar::parse_rfc3339;
+pub use json::Shape;
+
+/// An event on its way to a sink.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// The same on every attempt and after every restart ([`Identity::delivery_id`]).
+    pub delivery_id: Uuid,
+    pub identity: Identity,
+    pub offset: i64,
+    /// When ingest read the first byte of the request, milliseconds since the epoch; else the record's own time.
+    pub received_at_ms: Option<i64>,
+    /// When it happened, RFC 3339, as the source says (`ce_time`).
+    pub occurred_at: Option<String>,
+    /// The registry's id of the schema that it was written with.
+    pub schema_id: u32,
+    pub shape: Arc<Shape>,
+    pub value: Value,
+    /// What the sink's `map` made of it, as JSON; `None`: the sink has no `map`, the event goes out as it is.
+    pub mapped: Option<Vec<u8>>,
+}
+
+/// One record of a batch: something to send, or something left out on purpose whose offset moves all the same.
+#[derive(Debug, Clone)]
+pub enum Item {
+    Send(Box<Delivery>),
+    Skip { offset: i64, reason: SkipReason },
+}
+
+impl Item {
+    #[must_use]
+    pub fn offset(&self) -> i64 {
+        match self {
+            Self::Send(delivery) => delivery.offset,
+            Self::Skip { offset, .. } => *offset,
+        }
+    }
+}
+
+/// A sink's hold on a partition: taken at each assignment, before the first record is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// The sink keeps no offsets; the group's count.
+    Group,
+    /// The partition's row in the sink's own offsets table.
+    Row(postgres::Row),
+}
+
+impl Claim {
+    /// Where to read on; `None`: where the group stands, else at the earliest record.
+    #[must_use]
+    pub fn next(&self) -> Option<NextOffset> {
+        match self {
+            Self::Group => None,
+            Self::Row(row) => row.next(),
+        }
+    }
+}
+
+/// How far a batch got: its leading `settled` items are settled for good, and `halt` says what became of the next one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    pub settled: usize,
+    /// `None`: the whole batch is settled.
+    pub halt: Option<Halt>,
+}
+
+impl Progress {
+    fn halted(settled: usize, outcome: Outcome) -> Self {
+        Self { settled, halt: Some(Halt::Answer(outcome)) }
+    }
+}
+
+/// What stopped a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Halt {
+    /// The sink's answer to the first item that is not settled.
+    Answer(Outcome),
+    /// The partition's offset row was moved or claimed by somebody else: nothing was written.
+    Fenced,
+}
+
+/// Where events go.
+#[allow(clippy::large_enum_variant, reason = "one for each worker, and never moved once that runs")]
+pub enum Sink {
+    Postgres(postgres::Postgres),
+    Http(http::Http),
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Postgres(_) => "Sink::Postgres",
+            Self::Http(_) => "Sink::Http",
+        })
+    }
+}
+
+impl Sink {
+    /// How many batches may be on their way at once, each of another partition.
+    #[must_use]
+    pub fn concurrency(&self) -> usize {
+        match self {
+            Self::Postgres(_) => postgres::SESSIONS,
+            Self::Http(http) => http.concurrency(),
+        }
+    }
+
+    /// How many records one batch may hold.
+    #[must_use]
+    pub fn max_batch(&self) -> usize {
+        match self {
+            Self::Postgres(postgres) => postgres.max_batch(),
+            // One call at a time in a partition, so that each is settled, and seen to be, as soon as it is answered.
+            Self::Http(_) => 1,
+        }
+    }
+
+    /// Takes hold of a partition. `committed` is the group's offset, for a partition that the sink has never seen.
+    pub async fn claim(&self, at: &TopicPartition, committed: Option<NextOffset>) -> Result<Claim, Outcome> {
+        match self {
+            Self::Postgres(postgres) => postgres.claim(at, committed).await.map(Claim::Row),
+            Self::Http(_) => Ok(Claim::Group),
+        }
+    }
+
+    /// Delivers a batch of consecutive records of one partition, in order, and says how far it got. `claim` moves along.
+    pub async fn deliver(&self, claim: &mut Claim, at: &TopicPartition, items: &[Item]) -> Progress {
+        match (self, claim) {
+            (Self::Postgres(postgres), Claim::Row(row)) => postgres.deliver(row, at, items).await,
+            // Only Postgres gives rows, and the loop hands back what it was given.
+            (Self::Postgres(_), Claim::Group) => Progress { settled: 0, halt: Some(Halt::Fenced) },
+            (Self::Http(http), _) => http.deliver(items).await,
+        }
+    }
+}

@@ -1,0 +1,177 @@
+use std::sync::Arc;
+
+use apache_avro::Schema;
+use apache_avro::types::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use uuid::Uuid;
+
+use super::super::Shape;
+use super::*;
+use crate::config::Secret;
+use crate::event::Identity;
+
+fn delivery() -> Delivery {
+    let schema = Schema::parse_str(
+        r#"{"type":"record","name":"E","fields":[{"name":"total",
+            "type":{"type":"bytes","logicalType":"decimal","precision":10,"scale":2}}]}"#,
+    )
+    .unwrap();
+    Delivery {
+        delivery_id: Uuid::nil(),
+        identity: Identity { source: "shop".into(), id: "1".into(), event_type: "purchase_completed".into() },
+        offset: 7,
+        received_at_ms: Some(1_767_225_600_000),
+        occurred_at: None,
+        schema_id: 1,
+        shape: Arc::new(Shape::new(&schema)),
+        value: Value::Record(vec![("total".into(), Value::Decimal(vec![0x07, 0xC6].into()))]),
+        mapped: None,
+    }
+}
+
+fn config(url: String) -> config::Http {
+    config::Http {
+        url,
+        standard_webhooks: Some(Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")),
+        concurrency: 1,
+        timeout: Duration::from_secs(5),
+    }
+}
+
+fn loopback() -> Vec<String> {
+    vec!["127.0.0.0/8".into()]
+}
+
+#[test]
+fn the_signature_is_the_published_one() {
+    // The Standard Webhooks specification's own vector.
+    let signer = Signer::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+    let header = signer.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", br#"{"test": 2432232314}"#);
+    assert_eq!(header, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    assert!(Signer::new("whsec_").is_none());
+    assert!(Signer::new("not base64!").is_none());
+    assert_eq!(format!("{signer:?}"), "Signer([redacted])");
+}
+
+#[test]
+fn the_body_holds_type_time_and_exact_data() {
+    let body = String::from_utf8(body_of(&delivery()).unwrap()).unwrap();
+    assert_eq!(body, r#"{"type":"purchase_completed","timestamp":"2026-01-01T00:00:00.000Z","data":{"total":19.90}}"#);
+    let mapped = Delivery { mapped: Some(b"{}".to_vec()), occurred_at: Some("then".into()), ..delivery() };
+    assert_eq!(body_of(&mapped).unwrap(), br#"{"type":"purchase_completed","timestamp":"then","data":{}}"#);
+}
+
+#[test]
+fn answers_are_classed_by_what_to_do_next() {
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    for (status, after, class, pause) in [
+        (200, None, "delivered", None),
+        (204, Some("9"), "delivered", None),
+        (301, None, "misconfigured", None),
+        (400, None, "rejected", None),
+        (401, None, "misconfigured", None),
+        (403, None, "misconfigured", None),
+        (404, None, "rejected", None),
+        (408, None, "transient", None),
+        (410, None, "rejected", None),
+        (422, None, "rejected", None),
+        (429, None, "throttled", None),
+        (429, Some("30"), "throttled", seconds(30)),
+        (429, Some("Thu, 01 Jan 2026 00:01:00 GMT"), "throttled", seconds(60)),
+        (429, Some("Wed, 31 Dec 2025 00:00:00 GMT"), "throttled", seconds(0)),
+        (429, Some("soon"), "throttled", None),
+        (500, Some("30"), "transient", None),
+        (503, None, "transient", None),
+        (503, Some("5"), "throttled", seconds(5)),
+    ] {
+        let outcome = classify(StatusCode::from_u16(status).unwrap(), after, 1_767_225_600_000);
+        assert_eq!(outcome.class(), class, "{status}");
+        if let Outcome::Throttled { after } = outcome {
+            assert_eq!(after, pause, "{status}");
+        }
+    }
+}
+
+#[test]
+fn a_private_address_is_refused_before_anything_is_sent() {
+    for url in
+        ["http://127.0.0.1/", "http://0x7f000001/", "http://2130706433/", "http://[::1]/", "http://169.254.169.254/"]
+    {
+        assert!(matches!(Http::new("crm", &config(url.into()), &[]), Err(Error::Egress { .. })), "{url}");
+    }
+    assert!(matches!(Http::new("crm", &config("ftp://x/".into()), &[]), Err(Error::Url { .. })));
+    assert!(Http::new("crm", &config("http://127.0.0.1/".into()), &loopback()).is_ok());
+}
+
+#[tokio::test]
+async fn a_name_that_resolves_to_a_private_address_is_misconfigured() {
+    let sink = Http::new("crm", &config("http://localhost:9/".into()), &[]).unwrap();
+    let outcome = sink.send(&delivery()).await;
+    assert!(matches!(&outcome, Outcome::Misconfigured { reason } if reason.contains("egress.allow")), "{outcome:?}");
+}
+
+/// Takes one request, gives it back as text, and answers with what it is told.
+async fn receive_once(listener: TcpListener, answer: Option<&'static str>) -> String {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut request = Vec::new();
+    let mut buffer = [0; 4096];
+    while !request.ends_with(b"}}") {
+        let read = stream.read(&mut buffer).await.unwrap();
+        assert_ne!(read, 0, "the request ended early");
+        request.extend_from_slice(&buffer[..read]);
+    }
+    if let Some(answer) = answer {
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    }
+    String::from_utf8(request).unwrap()
+}
+
+#[tokio::test]
+async fn an_event_arrives_signed_under_its_delivery_id() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let sink =
+        Http::new("crm", &config(format!("http://{}/hooks", listener.local_addr().unwrap())), &loopback()).unwrap();
+    let delivery = delivery();
+    let (outcome, request) = tokio::join!(
+        sink.send(&delivery),
+        receive_once(listener, Some("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"))
+    );
+    assert_eq!(outcome, Outcome::Delivered);
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    let header = |name: &str| head.lines().find_map(|line| line.strip_prefix(&format!("{name}: "))).unwrap();
+    assert_eq!(header("webhook-id"), "00000000-0000-0000-0000-000000000000");
+    assert_eq!(header("content-type"), "application/json");
+    let expected =
+        sink.signer.as_ref().unwrap().sign(header("webhook-id"), header("webhook-timestamp"), body.as_bytes());
+    assert_eq!(header("webhook-signature"), expected);
+}
+
+#[tokio::test]
+async fn redirects_are_not_followed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let sink = Http::new("crm", &config(format!("http://{}/", listener.local_addr().unwrap())), &loopback()).unwrap();
+    let delivery = delivery();
+    let answer = "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n";
+    let (outcome, _) = tokio::join!(sink.send(&delivery), receive_once(listener, Some(answer)));
+    assert!(matches!(outcome, Outcome::Misconfigured { .. }), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_receiver_that_hangs_up_without_an_answer_leaves_the_outcome_unknown() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let sink = Http::new("crm", &config(format!("http://{}/", listener.local_addr().unwrap())), &loopback()).unwrap();
+    let delivery = delivery();
+    let (outcome, _) = tokio::join!(sink.send(&delivery), receive_once(listener, None));
+    assert!(matches!(outcome, Outcome::Unknown { .. }), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_transient() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let sink = Http::new("crm", &config(format!("http://{address}/")), &loopback()).unwrap();
+    let outcome = sink.send(&delivery()).await;
+    assert!(matches!(outcome, Outcome::Transient { .. }), "{outcome:?}");
+}

@@ -1,0 +1,435 @@
+//! The Postgres sink: rows and the partition's offset row in one transaction, so that each event has its effect once.
+//!
+//! ```text
+//! claim    epoch + 1 in hookbridge_offsets, next_offset back          (at each assignment, then reading starts there)
+//! deliver  BEGIN
+//!          UPDATE hookbridge_offsets SET next_offset = <new>
+//!            WHERE sink, topic, partition AND next_offset = <expected> AND epoch = <claimed>   0 rows: fenced, ROLLBACK
+//!          INSERT ... ON CONFLICT (hb_delivery_id) DO NOTHING
+//!          COMMIT                                                     no answer: in doubt, and the offset row decides
+//! ```
+//!
+//! A bridge that lost its partition without noticing (a zombie) finds another epoch in the row and writes nothing.
+//! The swap comes before the rows: a zombie learns of its end before it has written anything that the owner's inserts
+//! would have to wait for, and two that meet queue at one row instead of at many unique keys.
+
+mod bisect;
+mod columns;
+mod failure;
+mod session;
+mod tables;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
+
+use self::bisect::Bisection;
+use self::columns::{Column, OWN, columns_of, row_of};
+use self::failure::Failure;
+use self::session::{Session, Sessions};
+use super::calendar::{self, Unit};
+use super::{Delivery, Halt, Item, Progress};
+use crate::config::{self, Ddl};
+use crate::kafka::{NextOffset, TopicPartition};
+use crate::outcome::Outcome;
+
+pub use self::session::SESSIONS;
+
+/// From BEGIN to the answer to COMMIT. Longer than `statement_timeout`, so that the server, which knows more, speaks
+/// first; a connection that is silent for longer is given up.
+const TRANSACTION_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Making or widening a table may take as long as the server allows it (`tables`), and a little for the way.
+const DDL_DEADLINE: Duration = Duration::from_secs(310);
+
+/// Layouts kept, one for each table and schema id. A sink meets a handful; past this many something invents schemas,
+/// and they are looked up again.
+const MAX_LAYOUTS: usize = 1_000;
+
+/// `next_offset` of a partition of which nothing was ever settled, by us or by the group.
+const FROM_EARLIEST: i64 = -1;
+
+/// What is wrong with a Postgres sink's configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("sink {sink}: its url is refused")]
+    Url {
+        sink: String,
+        #[source]
+        source: session::Error,
+    },
+}
+
+/// A claim on a partition's offset row: what the row holds, as long as nobody else claims it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    next_offset: i64,
+    epoch: i64,
+    /// A COMMIT to this offset was sent and not answered.
+    in_doubt: Option<i64>,
+}
+
+impl Row {
+    /// Where to read on; `None`: at the earliest record.
+    #[must_use]
+    pub fn next(&self) -> Option<NextOffset> {
+        (self.next_offset != FROM_EARLIEST).then(|| NextOffset::stored(self.next_offset))
+    }
+
+    #[must_use]
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+}
+
+/// A database that takes events as rows.
+#[derive(Debug)]
+pub struct Postgres {
+    sink: String,
+    schema: String,
+    table: String,
+    ddl: Ddl,
+    max_batch: usize,
+    /// The offsets table, quoted.
+    offsets: String,
+    offsets_ready: AtomicBool,
+    sessions: Sessions,
+    layouts: Mutex<HashMap<(String, u32), Arc<Layout>>>,
+}
+
+/// How events of one schema become rows of one table.
+#[derive(Debug)]
+struct Layout {
+    columns: Vec<Column>,
+    insert: String,
+}
+
+/// Rows of one layout, column by column.
+struct Rows {
+    layout: Arc<Layout>,
+    columns: Vec<Vec<Option<String>>>,
+}
+
+impl Rows {
+    fn new(layout: Arc<Layout>, capacity: usize) -> Self {
+        let width = layout.columns.len() + OWN.len();
+        Self { layout, columns: vec![Vec::with_capacity(capacity); width] }
+    }
+}
+
+impl Postgres {
+    /// Checks the configuration; connects to nothing.
+    pub fn new(sink: &str, config: &config::Postgres) -> Result<Self, Error> {
+        let sessions =
+            Sessions::new(config.url.expose()).map_err(|source| Error::Url { sink: sink.to_owned(), source })?;
+        Ok(Self {
+            sink: sink.to_owned(),
+            schema: config.schema.clone(),
+            table: config.table.clone(),
+            ddl: config.ddl,
+            max_batch: config.max_batch.max(1),
+            offsets: tables::qualified(&config.schema, "hookbridge_offsets"),
+            offsets_ready: AtomicBool::new(false),
+            sessions,
+            layouts: Mutex::default(),
+        })
+    }
+
+    pub(super) fn max_batch(&self) -> usize {
+        self.max_batch
+    }
+
+    /// Takes a partition: whoever held it before can write no more. A partition that the table has never seen starts
+    /// at `committed`, the group's offset, else at the earliest record.
+    pub async fn claim(&self, at: &TopicPartition, committed: Option<NextOffset>) -> Result<Row, Outcome> {
+        let claimed = async {
+            let session = self.sessions.open().await?;
+            let claimed = within(TRANSACTION_DEADLINE, self.claim_on(session.client(), at, committed)).await?;
+            session.keep();
+            Ok::<_, Failure>(claimed)
+        };
+        claimed.await.map_err(|failure| {
+            self.forget_tables(&failure);
+            failure.outcome()
+        })
+    }
+
+    async fn claim_on(
+        &self,
+        client: &Client,
+        at: &TopicPartition,
+        committed: Option<NextOffset>,
+    ) -> Result<Row, Failure> {
+        if !self.offsets_ready.load(Ordering::Relaxed) {
+            tables::ensure_offsets(client, self.ddl, &self.offsets).await?;
+            self.offsets_ready.store(true, Ordering::Relaxed);
+        }
+        let claim = format!(
+            "INSERT INTO {0} AS o (sink, topic, partition, next_offset, epoch) VALUES ($1, $2, $3, $4, 1) \
+             ON CONFLICT (sink, topic, partition) DO UPDATE SET epoch = o.epoch + 1 RETURNING next_offset, epoch",
+            self.offsets
+        );
+        let start = committed.map_or(FROM_EARLIEST, NextOffset::get);
+        let key = self.key_of(at);
+        let mut params = key.params();
+        params.push((&start, Type::INT8));
+        let rows = client.query_typed(&claim, &params).await.map_err(|error| Failure::of_session(&error))?;
+        let (next_offset, epoch) = offset_row(&rows)?.ok_or_else(|| Failure::transient("the claim gave no row"))?;
+        Ok(Row { next_offset, epoch, in_doubt: None })
+    }
+
+    /// Writes a batch of consecutive records of one partition, and says how far it got. `row` moves along.
+    pub async fn deliver(&self, row: &mut Row, at: &TopicPartition, items: &[Item]) -> Progress {
+        let mut settled = 0;
+        if row.in_doubt.is_some() {
+            match self.resolve(row, at).await {
+                Ok(()) => settled = settled_below(row.next_offset, items),
+                Err(failure) => return halt(0, failure),
+            }
+        }
+        let mut bisection = Bisection::new(settled, items.len());
+        while let Some(range) = bisection.next() {
+            match self.transact(row, at, &items[range]).await {
+                Ok(()) => bisection.passed(),
+                Err(Failure::Refused { reason }) => {
+                    if bisection.refused() {
+                        return halt(bisection.done(), Failure::Refused { reason });
+                    }
+                }
+                Err(Failure::InDoubt) => {
+                    // A moment later the database is often there again, and then nothing is in doubt.
+                    let before = bisection.done();
+                    if let Err(failure) = self.resolve(row, at).await {
+                        return halt(before, failure);
+                    }
+                    let landed = settled_below(row.next_offset, items);
+                    if landed <= before {
+                        return halt(
+                            before,
+                            Failure::transient("the connection broke at COMMIT, which did not happen"),
+                        );
+                    }
+                    bisection = Bisection::new(landed, items.len());
+                }
+                Err(failure) => {
+                    self.forget_tables(&failure);
+                    return halt(bisection.done(), failure);
+                }
+            }
+        }
+        Progress { settled: items.len(), halt: None }
+    }
+
+    /// One transaction: all of `items` and the offset after them, or nothing.
+    async fn transact(&self, row: &mut Row, at: &TopicPartition, items: &[Item]) -> Result<(), Failure> {
+        let Some(last) = items.last() else { return Ok(()) };
+        let next = NextOffset::after(last.offset()).get();
+        let session = self.sessions.open().await?;
+        let rows = self.rows_of(session.client(), at, items).await?;
+        let opened = within(TRANSACTION_DEADLINE, self.write(session.client(), row, next, at, &rows)).await;
+        if let Err(failure) = opened {
+            give_back_after_rollback(session).await;
+            return Err(failure);
+        }
+        let commit = tokio::time::timeout(TRANSACTION_DEADLINE, session.client().batch_execute("COMMIT")).await;
+        match commit {
+            Ok(Ok(())) => {
+                row.next_offset = next;
+                session.keep();
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                let failure = Failure::of_commit(&error);
+                if failure == Failure::InDoubt {
+                    row.in_doubt = Some(next);
+                }
+                Err(failure)
+            }
+            Err(_elapsed) => {
+                row.in_doubt = Some(next);
+                Err(Failure::InDoubt)
+            }
+        }
+    }
+
+    /// Everything of a transaction but its COMMIT.
+    async fn write(
+        &self,
+        client: &Client,
+        row: &Row,
+        next: i64,
+        at: &TopicPartition,
+        rows: &[Rows],
+    ) -> Result<(), Failure> {
+        client.batch_execute("BEGIN").await.map_err(|error| Failure::of_session(&error))?;
+        let swap = format!(
+            "UPDATE {} SET next_offset = $4 WHERE sink = $1 AND topic = $2 AND partition = $3 \
+             AND next_offset = $5 AND epoch = $6",
+            self.offsets
+        );
+        let key = self.key_of(at);
+        let mut params = key.params();
+        params.extend([
+            (&next as &(dyn ToSql + Sync), Type::INT8),
+            (&row.next_offset, Type::INT8),
+            (&row.epoch, Type::INT8),
+        ]);
+        let swapped = client.execute_typed(&swap, &params).await.map_err(|error| Failure::of_session(&error))?;
+        if swapped == 0 {
+            return Err(Failure::Fenced);
+        }
+        for rows in rows {
+            let params: Vec<_> =
+                rows.columns.iter().map(|column| (column as &(dyn ToSql + Sync), Type::TEXT_ARRAY)).collect();
+            client.execute_typed(&rows.layout.insert, &params).await.map_err(|error| Failure::of(&error))?;
+        }
+        Ok(())
+    }
+
+    /// After a COMMIT without an answer the offset row says what became of it. Reading it takes its lock: as long as
+    /// the transaction in doubt is alive it holds that lock, so that the answer is never read too early.
+    async fn resolve(&self, row: &mut Row, at: &TopicPartition) -> Result<(), Failure> {
+        let Some(sent) = row.in_doubt else { return Ok(()) };
+        let session = self.sessions.open().await?;
+        let look = format!(
+            "SELECT next_offset, epoch FROM {} WHERE sink = $1 AND topic = $2 AND partition = $3 FOR UPDATE",
+            self.offsets
+        );
+        let key = self.key_of(at);
+        let read = async {
+            session.client().query_typed(&look, &key.params()).await.map_err(|error| Failure::of_session(&error))
+        };
+        let rows = within(TRANSACTION_DEADLINE, read).await?;
+        session.keep();
+        match offset_row(&rows)? {
+            Some((next_offset, epoch))
+                if epoch == row.epoch && (next_offset == sent || next_offset == row.next_offset) =>
+            {
+                row.next_offset = next_offset;
+                row.in_doubt = None;
+                Ok(())
+            }
+            _ => Err(Failure::Fenced),
+        }
+    }
+
+    /// The batch's rows, those of one table and schema together, after making sure that the tables can hold them.
+    async fn rows_of(&self, client: &Client, at: &TopicPartition, items: &[Item]) -> Result<Vec<Rows>, Failure> {
+        let mut all: Vec<Rows> = Vec::new();
+        for item in items {
+            let Item::Send(delivery) = item else { continue };
+            let layout = self.layout_of(client, delivery).await?;
+            let refused = |error: super::json::Error| Failure::Refused { reason: error.to_string() };
+            let mut values = row_of(&delivery.shape, &layout.columns, &delivery.value).map_err(refused)?;
+            values.extend(own_values(delivery, at));
+            let found = all.iter().position(|rows| Arc::ptr_eq(&rows.layout, &layout));
+            let found = found.unwrap_or_else(|| {
+                all.push(Rows::new(layout, items.len()));
+                all.len() - 1
+            });
+            for (column, value) in all[found].columns.iter_mut().zip(values) {
+                column.push(value);
+            }
+        }
+        Ok(all)
+    }
+
+    async fn layout_of(&self, client: &Client, delivery: &Delivery) -> Result<Arc<Layout>, Failure> {
+        let table = self.table.replace("{event_type}", &delivery.identity.event_type);
+        let key = (table, delivery.schema_id);
+        if let Some(layout) = self.layouts().get(&key) {
+            return Ok(Arc::clone(layout));
+        }
+        // The schema is the event's own; of a foreign producer's it may be one that no table can hold.
+        let columns = columns_of(&delivery.shape)
+            .map_err(|problems| Failure::Refused { reason: format!("schema {}: {}", key.1, problems.join("; ")) })?;
+        let name = tables::qualified(&self.schema, &key.0);
+        within(DDL_DEADLINE, tables::ensure(client, self.ddl, &name, &columns)).await?;
+        let layout = Arc::new(Layout { insert: tables::insert(&name, &columns), columns });
+        let mut layouts = self.layouts();
+        if layouts.len() >= MAX_LAYOUTS {
+            layouts.clear();
+        }
+        layouts.insert(key, Arc::clone(&layout));
+        Ok(layout)
+    }
+
+    /// A table that was right may have been dropped or changed by a person: what is misconfigured is looked at again
+    /// before the next attempt.
+    fn forget_tables(&self, failure: &Failure) {
+        if matches!(failure, Failure::Answer(Outcome::Misconfigured { .. })) {
+            self.layouts().clear();
+            self.offsets_ready.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn layouts(&self) -> MutexGuard<'_, HashMap<(String, u32), Arc<Layout>>> {
+        self.layouts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn key_of<'a>(&'a self, at: &'a TopicPartition) -> Key<'a> {
+        Key { sink: &self.sink, topic: &at.topic, partition: at.partition }
+    }
+}
+
+/// The offset row's primary key.
+struct Key<'a> {
+    sink: &'a str,
+    topic: &'a str,
+    partition: i32,
+}
+
+impl Key<'_> {
+    fn params(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
+        vec![(&self.sink, Type::TEXT), (&self.topic, Type::TEXT), (&self.partition, Type::INT4)]
+    }
+}
+
+/// What [`OWN`] columns hold, in their order.
+fn own_values(delivery: &Delivery, at: &TopicPartition) -> [Option<String>; 7] {
+    [
+        Some(delivery.delivery_id.to_string()),
+        Some(delivery.identity.id.clone()),
+        Some(delivery.identity.source.clone()),
+        Some(at.topic.to_string()),
+        Some(at.partition.to_string()),
+        Some(delivery.offset.to_string()),
+        delivery.received_at_ms.map(|ms| calendar::timestamp(ms, Unit::Millis)),
+    ]
+}
+
+fn offset_row(rows: &[tokio_postgres::Row]) -> Result<Option<(i64, i64)>, Failure> {
+    let Some(row) = rows.first() else { return Ok(None) };
+    let read = |at| row.try_get(at).map_err(|error| Failure::of_session(&error));
+    Ok(Some((read(0)?, read(1)?)))
+}
+
+/// How many leading items the offset row has passed.
+fn settled_below(next_offset: i64, items: &[Item]) -> usize {
+    items.partition_point(|item| item.offset() < next_offset)
+}
+
+fn halt(settled: usize, failure: Failure) -> Progress {
+    let halt = match failure {
+        Failure::Fenced => Halt::Fenced,
+        failure => Halt::Answer(failure.outcome()),
+    };
+    Progress { settled, halt: Some(halt) }
+}
+
+async fn within<T>(deadline: Duration, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::time::timeout(deadline, work).await.map_err(|_| Failure::transient("the database did not answer in time"))?
+}
+
+/// A session is kept only once nothing is open on it.
+async fn give_back_after_rollback(session: Session<'_>) {
+    const ROLLBACK_DEADLINE: Duration = Duration::from_secs(5);
+    let rolled_back = tokio::time::timeout(ROLLBACK_DEADLINE, session.client().batch_execute("ROLLBACK")).await;
+    if matches!(rolled_back, Ok(Ok(()))) {
+        session.keep();
+    }
+}

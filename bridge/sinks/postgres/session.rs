@@ -1,0 +1,186 @@
+//! Connections to PostgreSQL: a few that are kept, each with limits set so that nothing waits for ever.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use postgres_native_tls::MakeTlsConnector;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_postgres::{Client, Config};
+
+use super::failure::Failure;
+
+/// Connections, and so transactions, at once: each partition waits for one round trip to disk, and a few of them side
+/// by side keep the disk busy; more would take connections (PostgreSQL's default is 100) from the database's own users.
+pub const SESSIONS: usize = 4;
+
+/// For one server; a database that takes longer to shake hands is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// For connecting with everything around it (TLS, authentication, several hosts, the settings below).
+const OPEN_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Set on each connection.
+/// - `lock_timeout`: a bridge that was stopped while it held a partition's row must not block its successor for long;
+///   short of `idle_in_transaction_session_timeout`, so that the wait is seen and repeated.
+/// - `idle_in_transaction_session_timeout`: the server ends such a bridge's transaction itself and frees the row.
+/// - `statement_timeout`: a batch takes milliseconds; one that takes this long is stuck.
+/// - `TimeZone`: texts of timestamps carry their zone; nothing else may depend on the server's.
+const SETTINGS: &str = "SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '10s'; \
+    SET statement_timeout = '20s'; SET TimeZone = 'UTC'";
+
+/// What is wrong with a connection string.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("sslmode {mode:?} is not one of disable, prefer, require, verify-ca, verify-full")]
+    SslMode { mode: String },
+    /// The parser's own text says which key, never its value.
+    #[error("the connection string cannot be read")]
+    ConnectionString(#[source] tokio_postgres::Error),
+    #[error("TLS cannot be set up")]
+    Tls(#[source] native_tls::Error),
+}
+
+pub(super) struct Sessions {
+    config: Config,
+    tls: MakeTlsConnector,
+    permits: Semaphore,
+    idle: Mutex<Vec<Client>>,
+}
+
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The configuration holds a password.
+        f.write_str("Sessions")
+    }
+}
+
+impl Sessions {
+    pub(super) fn new(url: &str) -> Result<Self, Error> {
+        let (url, verify) = sslmode_of(url)?;
+        let mut config: Config = url.parse().map_err(Error::ConnectionString)?;
+        if config.get_application_name().is_none() {
+            config.application_name("hookbridge");
+        }
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(CONNECT_TIMEOUT);
+        }
+        // A server that vanished without a word is noticed in under half a minute, whether we wait or have just sent.
+        config.keepalives(true).keepalives_idle(Duration::from_secs(10)).keepalives_interval(Duration::from_secs(5));
+        config.keepalives_retries(3).tcp_user_timeout(Duration::from_secs(20));
+        let connector = native_tls::TlsConnector::builder()
+            .danger_accept_invalid_certs(verify == Verify::Nothing)
+            .danger_accept_invalid_hostnames(verify != Verify::Host)
+            .build()
+            .map_err(Error::Tls)?;
+        let tls = MakeTlsConnector::new(connector);
+        Ok(Self { config, tls, permits: Semaphore::new(SESSIONS), idle: Mutex::new(Vec::new()) })
+    }
+
+    /// A connection of one's own, waiting for a free place among [`SESSIONS`].
+    pub(super) async fn open(&self) -> Result<Session<'_>, Failure> {
+        let permit = self.permits.acquire().await.map_err(|_| Failure::transient("the sink is closing"))?;
+        let idle = self.idle().pop();
+        let client = match idle {
+            Some(client) if !client.is_closed() => client,
+            _ => tokio::time::timeout(OPEN_DEADLINE, self.connect())
+                .await
+                .map_err(|_| Failure::transient("connecting took too long"))??,
+        };
+        Ok(Session { client, home: self, _permit: permit })
+    }
+
+    async fn connect(&self) -> Result<Client, Failure> {
+        let (client, connection) =
+            self.config.connect(self.tls.clone()).await.map_err(|error| Failure::of_session(&error))?;
+        tokio::spawn(async move {
+            // Ends when the client is dropped, or with the connection; whoever waits on the client is told why.
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to postgres ended");
+            }
+        });
+        client.batch_execute(SETTINGS).await.map_err(|error| Failure::of_session(&error))?;
+        Ok(client)
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Client>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection while one transaction has it. Dropped, it is closed, and the server rolls back what it had open;
+/// only [`Session::keep`] gives it back for others.
+pub(super) struct Session<'a> {
+    client: Client,
+    home: &'a Sessions,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Session<'_> {
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Gives the connection back: nothing is open on it.
+    pub(super) fn keep(self) {
+        if !self.client.is_closed() {
+            self.home.idle().push(self.client);
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verify {
+    Nothing,
+    Chain,
+    Host,
+}
+
+/// libpq's `sslmode` as tokio-postgres knows it, and what of the server's certificate is checked: nothing for `prefer`
+/// and `require`, as libpq documents (PostgreSQL documentation, 34.19.1); the chain for `verify-ca`; the name too for
+/// `verify-full`.
+fn sslmode_of(url: &str) -> Result<(String, Verify), Error> {
+    const KEY: &str = "sslmode";
+    let Some(at) = url.rfind(KEY) else { return Ok((url.to_owned(), Verify::Nothing)) };
+    let after = &url[at + KEY.len()..];
+    let Some(value) = after.trim_start().strip_prefix('=').map(str::trim_start) else {
+        return Ok((url.to_owned(), Verify::Nothing));
+    };
+    let mode = value.trim_start_matches('\'').split(['&', ' ', '\'']).next().unwrap_or_default();
+    let verify = match mode {
+        "disable" | "prefer" | "require" => return Ok((url.to_owned(), Verify::Nothing)),
+        "verify-ca" => Verify::Chain,
+        "verify-full" => Verify::Host,
+        _ => return Err(Error::SslMode { mode: mode.to_owned() }),
+    };
+    let start = url.len() - value.len();
+    Ok((format!("{}{}", &url[..start], value.replacen(mode, "require", 1)), verify))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sslmode_of_libpq_is_read() {
+        for (url, expected, verify) in [
+            ("postgres://u@h/d", "postgres://u@h/d", Verify::Nothing),
+            ("postgres://u@h/d?sslmode=require", "postgres://u@h/d?sslmode=require", Verify::Nothing),
+            ("postgres://u@h/d?sslmode=verify-full&a=b", "postgres://u@h/d?sslmode=require&a=b", Verify::Host),
+            ("host=h sslmode='verify-ca' user=u", "host=h sslmode='require' user=u", Verify::Chain),
+            ("host=h sslmode = verify-full", "host=h sslmode = require", Verify::Host),
+            ("postgres://u:sslmode@h/d", "postgres://u:sslmode@h/d", Verify::Nothing),
+        ] {
+            assert_eq!(sslmode_of(url).unwrap(), (expected.to_owned(), verify), "{url}");
+        }
+        assert!(matches!(sslmode_of("host=h sslmode=always"), Err(Error::SslMode { .. })));
+    }
+
+    #[test]
+    fn a_connection_string_never_prints() {
+        let sessions = Sessions::new("postgres://u:hunter2@h/d").unwrap();
+        assert_eq!(format!("{sessions:?}"), "Sessions");
+        let error = Sessions::new("postgres://u:hunter2@h/d?nonsense=hunter3").unwrap_err();
+        let source = std::error::Error::source(&error).unwrap();
+        assert!(!format!("{error} {source} {source:?}").contains("hunter"), "{source}");
+    }
+}
