@@ -56,7 +56,7 @@ pub struct Problem {
 impl Problem {
     /// A problem at `part`, which is a slice of `text`; at its start where it is not.
     fn at(text: &str, part: &str, message: impl Into<String>) -> Self {
-        let offset = (part.as_ptr().addr()).checked_sub(text.as_ptr().addr()).unwrap_or(0);
+        let offset = part.as_ptr().addr().saturating_sub(text.as_ptr().addr());
         let before = text.get(..offset).unwrap_or("");
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
@@ -120,6 +120,7 @@ impl<'a> Json<'a> {
     }
 
     /// The part of this document that `text`, a slice of its own, is.
+    #[must_use]
     pub fn part(&self, text: &str) -> Json<'a> {
         let whole = match &self.text {
             Cow::Borrowed(whole) => *whole,

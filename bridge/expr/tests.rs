@@ -310,8 +310,8 @@ fn a_program_of_the_greatest_size_fits_a_threads_stack() {
         format!("{{{}}}", fields.join(","))
     };
     let chain = |functions: usize| {
-        let later: String = (1..functions).map(|at| format!("def f{at}: [f{}];", at - 1)).collect();
-        format!("def f0: .x; {later} f{}", functions - 1)
+        let later: Vec<_> = (1..functions).map(|at| format!("def f{at}: [f{}];", at - 1)).collect();
+        format!("def f0: .x; {} f{}", later.concat(), functions - 1)
     };
     let deep = 230;
     for program in [
@@ -584,5 +584,23 @@ mod properties {
         fn no_text_breaks_the_compiler(text in "[a-z.\\[\\]{}()|,;:$@\"\\\\0-9 #?=-]{0,24}") {
             let _ = Program::compile(&text);
         }
+    }
+}
+
+#[test]
+fn the_examples_of_the_guide_are_true() {
+    let guide = include_str!("../../docs/mapping.md");
+    let blocks: Vec<(&str, &str)> = guide
+        .split("```")
+        .skip(1)
+        .step_by(2)
+        .filter_map(|block| block.split_once('\n'))
+        .filter(|(language, _)| ["jq", "json", "result"].contains(language))
+        .collect();
+    assert!(blocks.len() >= 30, "{} blocks", blocks.len());
+    for example in blocks.chunks(3) {
+        let [("jq", program), ("json", input), ("result", expected)] = example else { panic!("{example:?}") };
+        let expected: Vec<_> = expected.lines().collect();
+        check(program, input, &expected);
     }
 }

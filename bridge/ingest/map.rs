@@ -266,6 +266,12 @@ fn note<T>(at: &config::Location, result: Result<T, Vec<Problem>>, errors: &mut 
 }
 
 impl Event {
+    /// The failure, of this event.
+    fn failed(&self, failure: Failure) -> Failure {
+        let event_type = failure.event_type.or_else(|| Some(self.name.to_string()));
+        Failure { event_type, ..failure }
+    }
+
     fn compile(name: &str, def: &config::EventDef, errors: &mut Vec<Error>) -> Self {
         let mut probe = Probe::default();
         let mut add = |expr: &config::Expr| note(&expr.at, probe.add_program(&expr.text), errors);
@@ -317,10 +323,10 @@ impl<'a> Request<'_, 'a> {
             None => self.body.clone(),
             Some(place) => {
                 let part = self.mapper.request.json(place, self.body, &self.found);
-                part.map_err(|error| self.failed(event, Failure::expression("payload", &error)))?
+                part.map_err(|error| event.failed(Failure::expression("payload", &error)))?
             }
         };
-        self.finish(event, json, None).map_err(|failure| self.failed(event, failure))
+        self.finish(event, json, None).map_err(|failure| event.failed(failure))
     }
 
     /// By rules.
@@ -328,7 +334,7 @@ impl<'a> Request<'_, 'a> {
         let mut made: Vec<Mapped<'a>> = Vec::new();
         for rule in rules {
             let Some(event) = self.mapper.events.get(rule.event) else { continue };
-            let of_event = |failure| self.failed(event, failure);
+            let of_event = |failure| event.failed(failure);
             let taken = rule.when.as_ref().map_or(Ok(true), |when| when.is_true(self.body));
             if !taken.map_err(|error| of_event(Failure::expression("when", &error)))? {
                 continue;
@@ -380,11 +386,6 @@ impl<'a> Request<'_, 'a> {
         let time = self.first_word(&self.mapper.times).ok().flatten().and_then(|word| time::rfc3339(&word));
         drop(found);
         Ok(Mapped { event_type: Arc::clone(&event.name), id, key, time, json: json.into_text() })
-    }
-
-    fn failed(&self, event: &Event, failure: Failure) -> Failure {
-        let event_type = failure.event_type.or_else(|| Some(event.name.to_string()));
-        Failure { event_type, ..failure }
     }
 }
 
