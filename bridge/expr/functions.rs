@@ -10,7 +10,7 @@ use jaq_core::box_iter::box_once;
 use jaq_core::load::parse::Def;
 use jaq_core::native::{Fun, bome, run, unary, v};
 use jaq_core::{Bind, Exn, RunPtr, ValXs};
-use jaq_json::{Num, Rc, Val};
+use jaq_json::{Rc, Val};
 use jaq_std::ValT as _;
 
 use super::engine::{Cv, Engine};
@@ -299,7 +299,7 @@ fn in_calendar(value: Value) -> Result {
     const SECONDS: std::ops::RangeInclusive<f64> = -62_167_219_200.0..=253_402_300_799.0;
     meter::steps(1)?;
     let sound = match &value.val {
-        Val::Num(number) => value.as_f64().is_some_and(|seconds| SECONDS.contains(&seconds)) || is_nan(number),
+        Val::Num(_) => value.as_f64().is_some_and(|seconds| SECONDS.contains(&seconds)),
         Val::Arr(parts) => {
             let part = |at: usize| parts.get(at).cloned().map(Value::scalar).and_then(|part| part.as_f64());
             let within = |at, max| part(at).is_some_and(|part| (0.0..=max).contains(&part));
@@ -308,8 +308,4 @@ fn in_calendar(value: Value) -> Result {
         _ => return Err(error(format!("{value} is not a time"))),
     };
     if sound { Ok(value) } else { Err(error("a time outside the years 0 to 9999: seconds are meant")) }
-}
-
-fn is_nan(number: &Num) -> bool {
-    matches!(number, Num::Float(float) if float.is_nan())
 }

@@ -136,14 +136,16 @@ impl Reader<'_> {
         let mut escaped = false;
         self.at += 1;
         loop {
+            let rest = self.text.get(self.at..).unwrap_or_default();
+            let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f));
+            self.at += plain.unwrap_or(rest.len());
             match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => {
                     escaped = true;
                     self.at += 2;
                 }
-                Some(0..=0x1f) => return Err(self.fail("a control character in a string")),
-                Some(_) => self.at += 1,
+                Some(_) => return Err(self.fail("a control character in a string")),
                 None => return Err(self.fail("an early end")),
             }
         }

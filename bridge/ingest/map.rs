@@ -7,6 +7,7 @@
 //! - An event's `id` and `key` are asked of the mapped event. Without an `id:` it is the source's own, without a `key:`
 //!   it is the event id. Null for either is a failure.
 
+mod failure;
 mod probe;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,8 @@ use http::HeaderMap;
 
 use crate::catalog::SourceScheme;
 use crate::config::{self, EventRules};
-use crate::expr::{self, Found, Json, Limit, Problem, Program};
+use crate::expr::{self, Found, Json, Problem, Program};
+pub use failure::{Failure, Reason};
 use probe::Probe;
 
 /// Bytes of an event id: it stands in a header of every record and in the memory of the deduplication. Providers' own
@@ -110,70 +112,6 @@ pub struct Mapped<'a> {
     pub time: Option<String>,
     /// The event as JSON; a slice of the request's body where nothing had to be built.
     pub json: Cow<'a, str>,
-}
-
-/// Why a request goes to quarantine.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Failure {
-    pub reason: Reason,
-    /// Of the event that failed, where that was known: one that is defined, except for [`Reason::UnknownEventType`],
-    /// where it is the sender's word and no label.
-    pub event_type: Option<String>,
-    /// For people, and without what the event holds.
-    pub message: String,
-}
-
-/// The bounded names of failures, for metrics and headers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
-    NotJson,
-    NullEventType,
-    UnknownEventType,
-    ExpressionFailed,
-    ExpressionStopped,
-    TooManyResults,
-    NullId,
-    InvalidId,
-    NullKey,
-    InvalidKey,
-}
-
-impl Reason {
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::NotJson => "not_json",
-            Self::NullEventType => "null_event_type",
-            Self::UnknownEventType => "unknown_event_type",
-            Self::ExpressionFailed => "expression_failed",
-            Self::ExpressionStopped => "expression_stopped",
-            Self::TooManyResults => "too_many_results",
-            Self::NullId => "null_id",
-            Self::InvalidId => "invalid_id",
-            Self::NullKey => "null_key",
-            Self::InvalidKey => "invalid_key",
-        }
-    }
-
-    fn of(error: &expr::Error) -> Self {
-        match error {
-            expr::Error::NotJson(_) => Self::NotJson,
-            expr::Error::Limit(Limit::Results | Limit::ResultBytes) => Self::TooManyResults,
-            expr::Error::Limit(_) => Self::ExpressionStopped,
-            expr::Error::Failed { .. } | expr::Error::NotScalar(_) => Self::ExpressionFailed,
-        }
-    }
-}
-
-impl Failure {
-    fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, event_type: None, message: message.into() }
-    }
-
-    fn expression(what: &str, error: &expr::Error) -> Self {
-        Self::new(Reason::of(error), format!("{what}: {error}"))
-    }
 }
 
 impl Mapper {

@@ -183,7 +183,7 @@ fn a_rule_that_fails_is_a_failure_and_not_a_no() {
     let endless = Given::rules(false, &[("", "bought", "[.[] as $a | .[] as $b | .[] as $c | .[] as $d | 1]")]);
     let body = format!("[{}0]", "0,".repeat(100));
     endless.check(&[], &body, &[
-        "expression_stopped bought: map: the program was stopped: it takes more than 50000 steps and 4 for each byte of \
+        "expression_stopped bought: map: the program was stopped: it takes more than 50000 steps and 2 for each byte of \
          the event",
     ]);
 }
