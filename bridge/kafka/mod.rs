@@ -1,16 +1,44 @@
 //! Kafka: the only place that names rdkafka. What crosses this border are the plain types below.
+//!
+//! ```text
+//!  client   ── settings, and how they are layered ──▶ every librdkafka instance below
+//!  publish  ── records out: bounded, acknowledged, the producer replaced after a fatal error
+//!  consume  ── records in: one poll thread a group, a closed enum of events on one bounded channel
+//!  admin    ── topics created and looked at, and `preflight`'s verdict on them
+//!  mock     ── librdkafka's in-process cluster, for `dev` only
+//! ```
 
+pub mod admin;
+pub mod client;
+pub mod consume;
+pub mod mock;
 pub mod offset;
+pub mod preflight;
+pub mod publish;
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use rdkafka::types::RDKafkaErrorCode;
+
+pub use admin::{Admin, Cleanup, TopicOutcome, TopicPlan};
+pub use client::Client;
+pub use consume::{AssignmentEpoch, Consumer, Control, Event, StartAt, Trouble};
 pub use offset::NextOffset;
+pub use publish::{Health, Limits, Outgoing, Pending, Publisher};
 
 /// A partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicPartition {
     pub topic: Arc<str>,
     pub partition: i32,
+}
+
+impl fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.topic, self.partition)
+    }
 }
 
 /// Where a published record stands. Only a delivery report with a valid offset makes one.
@@ -40,4 +68,147 @@ impl Record {
         let (_, value) = self.headers.iter().rev().find(|(key, _)| key == name)?;
         std::str::from_utf8(value).ok()
     }
+}
+
+/// An error code of librdkafka's or the broker's: Kafka's protocol errors, and librdkafka's own local ones.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Code(RDKafkaErrorCode);
+
+impl Code {
+    /// The code's name, for metrics and logs: `MessageTimedOut`. There are as many as Kafka has error codes.
+    #[must_use]
+    pub fn name(self) -> String {
+        format!("{:?}", self.0)
+    }
+}
+
+impl From<RDKafkaErrorCode> for Code {
+    fn from(code: RDKafkaErrorCode) -> Self {
+        Self(code)
+    }
+}
+
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl std::error::Error for Code {}
+
+/// What can go wrong between us and Kafka.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    #[error("librdkafka {found} is linked, and {least} or newer is needed")]
+    TooOld { found: String, least: &'static str },
+    /// The value is never shown: it may be a secret.
+    #[error("the librdkafka property `{name}` is refused: {reason}")]
+    Property { name: String, reason: String },
+    #[error("a kafka {role} cannot start: {reason}")]
+    Start { role: &'static str, reason: String },
+    #[error("kafka at {bootstrap} did not answer within {waited:?}")]
+    Unreachable {
+        bootstrap: String,
+        waited: Duration,
+        #[source]
+        source: Code,
+    },
+    /// Our own bound on what waits for Kafka's acknowledgement. The record was not enqueued.
+    #[error("{records} records of {bytes} bytes already wait for kafka's acknowledgement")]
+    Full { records: usize, bytes: usize },
+    /// The record was not enqueued.
+    #[error("a record of {bytes} bytes for topic {topic} is above the limit of {limit} bytes")]
+    TooLarge { topic: String, bytes: usize, limit: usize },
+    /// Enqueued, and not known to be in the log: it timed out, was purged, or was acknowledged without an offset
+    /// (`source` is then empty). It may be there all the same.
+    #[error("it is unknown whether a record reached topic {topic} (partition {partition:?})")]
+    Unknown {
+        topic: String,
+        partition: Option<i32>,
+        #[source]
+        source: Option<Code>,
+    },
+    /// The broker, or librdkafka before it, said no for good: the record is not in the log.
+    #[error("kafka refused a record for topic {topic} (partition {partition:?})")]
+    Refused {
+        topic: String,
+        partition: Option<i32>,
+        #[source]
+        source: Code,
+    },
+    /// The record was not enqueued; the producer is being replaced.
+    #[error("the kafka producer met a fatal error and is being replaced")]
+    Fatal {
+        #[source]
+        source: Code,
+    },
+    #[error("the kafka {role} has stopped")]
+    Stopped { role: &'static str },
+    #[error("{left} records were not acknowledged within {waited:?}")]
+    FlushTimedOut { left: usize, waited: Duration },
+    /// A commit for a partition that is not assigned, or not started under its current assignment.
+    #[error("{at} is not assigned to group {group} under the epoch it was started with")]
+    NotAssigned { group: String, at: TopicPartition },
+    #[error("the offset of {at} was not committed for group {group}")]
+    Commit {
+        group: String,
+        at: TopicPartition,
+        #[source]
+        source: Code,
+    },
+    /// The outcome is unknown: the commit may have been taken.
+    #[error("a commit of group {group} got no answer within {waited:?}")]
+    CommitTimedOut { group: String, waited: Duration },
+    #[error("{waiting} commits of group {group} already wait")]
+    TooManyCommits { group: String, waiting: usize },
+    #[error("the committed offsets of group {group} cannot be read")]
+    Committed {
+        group: String,
+        #[source]
+        source: Code,
+    },
+    #[error("group {group} cannot subscribe: {reason}")]
+    Subscribe { group: String, reason: String },
+    #[error("the consumer of group {group} met a fatal error: {reason}")]
+    ConsumerFatal {
+        group: String,
+        reason: String,
+        #[source]
+        source: Code,
+    },
+    #[error("the consumer of group {group} did not close within {waited:?} and was left behind")]
+    CloseTimedOut { group: String, waited: Duration },
+    #[error("topic {topic} cannot be {asked}")]
+    Topic {
+        topic: String,
+        asked: &'static str,
+        #[source]
+        source: Code,
+    },
+    #[error("partition {partition} of topic {topic} has no ready leader after {waited:?}")]
+    NoLeader { topic: String, partition: i32, waited: Duration },
+    #[error("kafka's administration interface did not carry out `{asked}`: {reason}")]
+    Admin { asked: &'static str, reason: String },
+}
+
+impl Error {
+    /// Whether the record may be in the log although no acknowledgement says so: a repeat may double it.
+    #[must_use]
+    pub fn may_have_persisted(&self) -> bool {
+        matches!(self, Self::Unknown { .. })
+    }
+}
+
+/// The code in an error of rdkafka's; those without one (a bad argument, a dropped client) are called `Fail`.
+fn code_of(error: &rdkafka::error::KafkaError) -> Code {
+    if let rdkafka::error::KafkaError::AdminOp(code) = error {
+        return Code(*code);
+    }
+    Code(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))
 }

@@ -1,0 +1,408 @@
+//! Topics: created by plan and never by accident, waited for until their leaders lead, and judged.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
+};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::metadata::Metadata;
+use rdkafka::types::RDKafkaErrorCode;
+
+use super::client::{Client, Logged, blocking};
+use super::preflight::{self, ENOUGH_BROKERS, Preflight, TopicFacts};
+use super::{Code, Error, code_of};
+
+/// For one request to the cluster.
+const ASK: Duration = Duration::from_secs(10);
+
+/// For the leaders of new topics; an election takes the broker's session timeout, 9 s by default.
+const LEADERS_WITHIN: Duration = Duration::from_secs(30);
+
+/// Between two looks at the same leaders.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// How records go from a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cleanup {
+    /// By age.
+    Delete,
+    /// All but the last of a key.
+    Compact,
+}
+
+/// A topic as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicPlan {
+    pub name: String,
+    pub partitions: i32,
+    /// `None`: 3, or as many as the cluster has brokers.
+    pub replication: Option<i32>,
+    /// `None`: 2, or 1 where there are fewer than three replicas.
+    pub min_isr: Option<i32>,
+    /// `None`: the broker's default.
+    pub retention: Option<Duration>,
+    pub cleanup: Cleanup,
+    /// `None`: the broker's default.
+    pub max_message_bytes: Option<usize>,
+}
+
+/// What became of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicOutcome {
+    pub name: String,
+    /// It was there before, as it is: nothing about it was changed.
+    pub existed: bool,
+    pub partitions: i32,
+    pub replication: i32,
+    /// `None`: it existed; [`Admin::preflight`] tells.
+    pub min_isr: Option<i32>,
+    /// What a person should know: fewer replicas than the promise wants.
+    pub warnings: Vec<String>,
+}
+
+/// Creates topics and looks at them.
+pub struct Admin {
+    client: Client,
+    /// Gone only while it is dropped.
+    native: Option<AdminClient<Logged>>,
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin").field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// # Errors
+    /// [`Error::Property`] or [`Error::Start`] where librdkafka refuses the settings.
+    pub fn admin(&self) -> Result<Admin, Error> {
+        let mut config = self.plain_config();
+        // rdkafka never reads an admin client's log, which would only pile up.
+        config.set_log_level(RDKafkaLogLevel::Emerg);
+        let native = config.create_with_context(Logged).map_err(|cause| self.start_error("admin client", cause))?;
+        Ok(Admin { client: self.clone(), native: Some(native) })
+    }
+}
+
+impl Drop for Admin {
+    /// Elsewhere: an admin client waits for its thread.
+    fn drop(&mut self) {
+        let native = self.native.take();
+        let spawned = std::thread::Builder::new().name("kafka-admin-end".to_owned()).spawn(move || drop(native));
+        if let Err(error) = spawned {
+            tracing::debug!(%error, "an admin client was dropped in place");
+        }
+    }
+}
+
+impl Admin {
+    /// Creates the topics that are missing, then waits until every partition of all of them has a leader that answers:
+    /// what is published before is answered NOT_LEADER, and such batches have been reported as taken without being so.
+    ///
+    /// # Errors
+    /// [`Error::Topic`] for a topic that cannot be created; [`Error::NoLeader`] for one without a leader in time;
+    /// [`Error::Unreachable`].
+    pub async fn ensure_topics(&self, plans: &[TopicPlan]) -> Result<Vec<TopicOutcome>, Error> {
+        let cluster = self.look(plans.iter().map(|plan| plan.name.clone()).collect()).await?;
+        let mut outcomes = Vec::with_capacity(plans.len());
+        let mut missing = Vec::new();
+        for plan in plans {
+            let outcome = match cluster.topics.get(&plan.name) {
+                Some(found) => existing(plan, found),
+                None => sized(plan, cluster.brokers),
+            };
+            if !outcome.existed {
+                missing.push((plan, outcome.clone()));
+            }
+            outcomes.push(outcome);
+        }
+        self.create(&missing).await?;
+        let fresh: Vec<String> = missing.iter().map(|(plan, _)| plan.name.clone()).collect();
+        let names: Vec<String> = plans.iter().map(|plan| plan.name.clone()).collect();
+        self.leaders(names, fresh, LEADERS_WITHIN).await?;
+        Ok(outcomes)
+    }
+
+    /// Whether every partition of the topics has a leader, waited for within `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::NoLeader`] for the first that has none; [`Error::Topic`] for a topic that does not exist.
+    pub async fn leaders_ready(&self, topics: &[String], timeout: Duration) -> Result<(), Error> {
+        self.leaders(topics.to_vec(), topics.to_vec(), timeout).await
+    }
+
+    /// Judges the cluster and the topics: what breaks the promise is a problem, what weakens it a warning.
+    /// `max_message_bytes` is the largest record that will be published.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], or [`Error::Admin`] where the cluster does not describe its topics.
+    pub async fn preflight(&self, plans: &[TopicPlan], max_message_bytes: usize) -> Result<Preflight, Error> {
+        let cluster = self.look(plans.iter().map(|plan| plan.name.clone()).collect()).await?;
+        let names: Vec<&str> = cluster.topics.keys().map(String::as_str).collect();
+        let settings = self.settings(&names).await?;
+        let mut report = Preflight::default();
+        preflight::judge_cluster(cluster.brokers, &mut report);
+        for plan in plans {
+            let facts = cluster.topics.get(&plan.name).map(|found| facts(found, settings.get(&plan.name)));
+            preflight::judge_topic(plan, facts.as_ref(), cluster.brokers, max_message_bytes, &mut report);
+        }
+        Ok(report)
+    }
+
+    async fn create(&self, missing: &[(&TopicPlan, TopicOutcome)]) -> Result<(), Error> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let settings: Vec<_> = missing.iter().map(|(plan, outcome)| topic_settings(plan, outcome)).collect();
+        let topics: Vec<_> = missing
+            .iter()
+            .zip(&settings)
+            .map(|((plan, outcome), settings)| {
+                let replication = TopicReplication::Fixed(outcome.replication);
+                let topic = NewTopic::new(&plan.name, plan.partitions, replication);
+                settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
+            })
+            .collect();
+        let asked = "create topics";
+        let native = self.native.as_ref().ok_or(Error::Stopped { role: "admin client" })?;
+        let results = native.create_topics(&topics, &options()).await.map_err(|cause| self.failed(asked, &cause))?;
+        for result in results {
+            match result {
+                // Another instance was faster.
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((topic, code)) => return Err(Error::Topic { topic, asked: "created", source: code.into() }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for a leader of every partition. Of `fresh` topics each leader is asked itself, too: metadata names it
+    /// before it knows that it leads.
+    async fn leaders(&self, topics: Vec<String>, fresh: Vec<String>, within: Duration) -> Result<(), Error> {
+        let client = self.client.clone();
+        let begun = Instant::now();
+        loop {
+            let (client, topics, fresh) = (client.clone(), topics.clone(), fresh.clone());
+            let left = within.saturating_sub(begun.elapsed()).max(LOOK_AGAIN);
+            let missing = blocking("metadata", move || leaderless(&client, &topics, &fresh, left.min(ASK))).await;
+            match missing {
+                Ok(None) => return Ok(()),
+                Ok(Some((topic, partition))) if begun.elapsed() >= within => {
+                    return Err(Error::NoLeader { topic, partition, waited: within });
+                }
+                Err(error) if begun.elapsed() >= within => return Err(error),
+                Ok(Some(_)) | Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
+    }
+
+    async fn look(&self, names: Vec<String>) -> Result<Cluster, Error> {
+        let client = self.client.clone();
+        blocking("metadata", move || {
+            let mut cluster = Cluster { brokers: 0, topics: BTreeMap::new() };
+            for name in &names {
+                let found = client.metadata(Some(name), ASK)?;
+                cluster.brokers = found.brokers().len();
+                if let Some(topic) = seen(&found, name)? {
+                    cluster.topics.insert(name.clone(), topic);
+                }
+            }
+            if names.is_empty() {
+                cluster.brokers = client.metadata(Some("__consumer_offsets"), ASK)?.brokers().len();
+            }
+            Ok(cluster)
+        })
+        .await
+    }
+
+    async fn settings(&self, topics: &[&str]) -> Result<BTreeMap<String, ConfigResource>, Error> {
+        if topics.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let asked: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+        let native = self.native.as_ref().ok_or(Error::Stopped { role: "admin client" })?;
+        let told = native.describe_configs(&asked, &options()).await;
+        let told = told.map_err(|cause| self.failed("describe topics", &cause))?;
+        let mut settings = BTreeMap::new();
+        for resource in told {
+            let resource = resource
+                .map_err(|code| Error::Admin { asked: "describe topics", reason: Code::from(code).to_string() })?;
+            if let OwnedResourceSpecifier::Topic(name) = &resource.specifier {
+                settings.insert(name.clone(), resource);
+            }
+        }
+        Ok(settings)
+    }
+
+    fn failed(&self, asked: &'static str, cause: &KafkaError) -> Error {
+        let code = code_of(cause);
+        match code.0 {
+            RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::BrokerTransportFailure => {
+                Error::Unreachable { bootstrap: self.client.bootstrap().to_owned(), waited: ASK, source: code }
+            }
+            _ => Error::Admin { asked, reason: cause.to_string() },
+        }
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(ASK)).operation_timeout(Some(ASK))
+}
+
+/// What metadata says of the cluster.
+struct Cluster {
+    brokers: usize,
+    topics: BTreeMap<String, Seen>,
+}
+
+/// What metadata says of a topic: the replicas of each partition.
+struct Seen {
+    replicas: Vec<usize>,
+}
+
+fn seen(metadata: &Metadata, name: &str) -> Result<Option<Seen>, Error> {
+    let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else { return Ok(None) };
+    match topic.error().map(RDKafkaErrorCode::from) {
+        // Leaders that are not there yet come with time; the topic is there.
+        None | Some(RDKafkaErrorCode::LeaderNotAvailable) => {}
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => return Ok(None),
+        Some(code) => return Err(Error::Topic { topic: name.to_owned(), asked: "read", source: code.into() }),
+    }
+    Ok(Some(Seen { replicas: topic.partitions().iter().map(|one| one.replicas().len()).collect() }))
+}
+
+/// The first partition without a leader; blocks for at most a few times `timeout`.
+fn leaderless(
+    client: &Client,
+    topics: &[String],
+    fresh: &[String],
+    timeout: Duration,
+) -> Result<Option<(String, i32)>, Error> {
+    for name in topics {
+        let metadata = client.metadata(Some(name), timeout)?;
+        let found = metadata.topics().iter().find(|topic| topic.name() == name);
+        let Some(found) = found.filter(|topic| !topic.partitions().is_empty()) else {
+            return Ok(Some((name.clone(), 0)));
+        };
+        for partition in found.partitions() {
+            if partition.leader() < 0 || partition.error().is_some() {
+                return Ok(Some((name.clone(), partition.id())));
+            }
+        }
+        if fresh.contains(name) {
+            for partition in found.partitions() {
+                if client.watermarks(name, partition.id(), timeout).is_err() {
+                    return Ok(Some((name.clone(), partition.id())));
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn existing(plan: &TopicPlan, found: &Seen) -> TopicOutcome {
+    TopicOutcome {
+        name: plan.name.clone(),
+        existed: true,
+        partitions: i32::try_from(found.replicas.len()).unwrap_or(i32::MAX),
+        replication: found.replicas.iter().min().and_then(|least| i32::try_from(*least).ok()).unwrap_or(0),
+        min_isr: None,
+        warnings: Vec::new(),
+    }
+}
+
+/// Three replicas of which two must have a record; what a smaller cluster cannot hold becomes a warning.
+fn sized(plan: &TopicPlan, brokers: usize) -> TopicOutcome {
+    let mut warnings = Vec::new();
+    let able = i32::try_from(brokers.clamp(1, ENOUGH_BROKERS)).unwrap_or(1);
+    let replication = plan.replication.unwrap_or(able);
+    if plan.replication.is_none() && brokers < ENOUGH_BROKERS {
+        warnings.push(format!("{replication} replica(s) only: the cluster has {brokers} broker(s)"));
+    }
+    // With two replicas a minimum of two would stop publishing whenever one is down.
+    let min_isr = plan.min_isr.unwrap_or(if replication >= 3 { 2 } else { 1 });
+    TopicOutcome {
+        name: plan.name.clone(),
+        existed: false,
+        partitions: plan.partitions,
+        replication,
+        min_isr: Some(min_isr),
+        warnings,
+    }
+}
+
+fn topic_settings(plan: &TopicPlan, outcome: &TopicOutcome) -> Vec<(&'static str, String)> {
+    let cleanup = match plan.cleanup {
+        Cleanup::Delete => "delete",
+        Cleanup::Compact => "compact",
+    };
+    let mut settings =
+        vec![("unclean.leader.election.enable", "false".to_owned()), ("cleanup.policy", cleanup.to_owned())];
+    if let Some(least) = outcome.min_isr {
+        settings.push(("min.insync.replicas", least.to_string()));
+    }
+    if let Some(retention) = plan.retention {
+        settings.push(("retention.ms", retention.as_millis().to_string()));
+    }
+    if let Some(bytes) = plan.max_message_bytes {
+        settings.push(("max.message.bytes", bytes.to_string()));
+    }
+    settings
+}
+
+fn facts(found: &Seen, settings: Option<&ConfigResource>) -> TopicFacts {
+    let text = |name: &str| settings.and_then(|all| all.get(name)).and_then(|entry| entry.value.as_deref());
+    let number = |name: &str| text(name).and_then(|text| text.parse::<usize>().ok());
+    TopicFacts {
+        partitions: found.replicas.len(),
+        replication: found.replicas.iter().copied().min().unwrap_or(0),
+        min_insync_replicas: number("min.insync.replicas"),
+        unclean_election: text("unclean.leader.election.enable") == Some("true"),
+        cleanup: text("cleanup.policy").unwrap_or("delete").to_owned(),
+        max_message_bytes: number("max.message.bytes"),
+        // -1: for ever.
+        retention_ms: text("retention.ms").and_then(|text| text.parse::<u128>().ok()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(replication: Option<i32>) -> TopicPlan {
+        TopicPlan {
+            name: "events.x".into(),
+            partitions: 12,
+            replication,
+            min_isr: None,
+            retention: None,
+            cleanup: Cleanup::Delete,
+            max_message_bytes: Some(1_310_720),
+        }
+    }
+
+    #[test]
+    fn a_topic_gets_three_replicas_or_what_the_cluster_can_hold_with_a_warning() {
+        let full = sized(&plan(None), 5);
+        assert_eq!((full.replication, full.min_isr, full.warnings.len()), (3, Some(2), 0));
+        let two = sized(&plan(None), 2);
+        assert_eq!((two.replication, two.min_isr, two.warnings.len()), (2, Some(1), 1));
+        let one = sized(&plan(None), 1);
+        assert_eq!((one.replication, one.min_isr, one.warnings.len()), (1, Some(1), 1));
+        let asked = sized(&plan(Some(5)), 5);
+        assert_eq!((asked.replication, asked.min_isr), (5, Some(2)));
+    }
+
+    #[test]
+    fn a_new_topic_never_elects_an_unclean_leader() {
+        let plan = plan(None);
+        let settings = topic_settings(&plan, &sized(&plan, 3));
+        assert!(settings.contains(&("unclean.leader.election.enable", "false".to_owned())));
+        assert!(settings.contains(&("max.message.bytes", "1310720".to_owned())));
+    }
+}

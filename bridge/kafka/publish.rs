@@ -1,0 +1,466 @@
+//! Records out: bounded, acknowledged by all in-sync replicas, in order per key; the producer is replaced when it dies.
+//!
+//! A record costs one allocation of ours, its [`Flight`], shared by the delivery report and by whoever waits.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
+use rdkafka::types::RDKafkaErrorCode;
+use tokio::sync::Notify;
+
+use super::client::{Client, log_error, log_line};
+use super::{Code, Error, Position, code_of};
+
+/// How long one call into the delivery queue may last: after it, a fatal error and a dropped publisher are noticed.
+const POLL: Duration = Duration::from_millis(50);
+
+/// How long the end of a producer waits for the answers to what it has sent; a broker that is there needs less.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// A producer that lived shorter than this was not helped by its replacement, and the next one waits.
+const SHORT_LIFE: Duration = Duration::from_secs(10);
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// The bound on what waits for an acknowledgement; past it [`Publisher::publish`] refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of keys, values and headers.
+    pub max_in_flight_bytes: usize,
+    pub max_in_flight_records: usize,
+}
+
+impl Default for Limits {
+    /// 64 MiB: two seconds of 30,000 records of 1 KiB; 100,000 records: what their bookkeeping adds stays below that.
+    fn default() -> Self {
+        Self { max_in_flight_bytes: 64 << 20, max_in_flight_records: 100_000 }
+    }
+}
+
+/// The knobs of batching, in one place to be measured.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tuning {
+    pub(super) linger_ms: &'static str,
+    pub(super) max_in_flight_requests: u32,
+    pub(super) batch_bytes: u32,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { linger_ms: "1", max_in_flight_requests: 5, batch_bytes: 512 << 10 }
+    }
+}
+
+/// A record to publish. What it borrows is copied once, into librdkafka's queue.
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing<'a> {
+    pub topic: &'a str,
+    /// `None`: by the key's hash (murmur2), at random without a key.
+    pub partition: Option<i32>,
+    pub key: Option<&'a [u8]>,
+    pub value: &'a [u8],
+    pub headers: &'a [(&'a str, &'a [u8])],
+    /// `None`: now, by the producer's clock.
+    pub timestamp_ms: Option<i64>,
+}
+
+impl Outgoing<'_> {
+    fn bytes(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.key.map_or(0, <[u8]>::len) + self.value.len() + headers
+    }
+}
+
+/// How the publisher is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Health {
+    /// Not while a producer that met a fatal error is being replaced.
+    pub ok: bool,
+    /// Producers replaced after a fatal error since the start.
+    pub restarts: u64,
+    pub in_flight_bytes: usize,
+    pub in_flight_records: usize,
+}
+
+/// Publishes records. Cheap to clone; when the last clone goes, what is still queued is purged:
+/// [`Publisher::flush`] first.
+#[derive(Clone)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher").field("health", &self.health()).finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    client: Client,
+    limits: Limits,
+    tuning: Tuning,
+    load: Arc<Load>,
+    /// Read for the length of an enqueue, written once in a producer's life.
+    current: RwLock<Instance>,
+    restarting: AtomicBool,
+    restarts: AtomicU64,
+}
+
+type Instance = Arc<BaseProducer<Reports>>;
+
+impl Publisher {
+    /// Opens the producer and its thread of delivery reports. It connects by itself, and waits for nothing.
+    ///
+    /// # Errors
+    /// [`Error::Property`] or [`Error::Start`] where librdkafka refuses the settings.
+    pub fn start(client: &Client, limits: Limits) -> Result<Self, Error> {
+        Self::tuned(client, limits, Tuning::default())
+    }
+
+    pub(super) fn tuned(client: &Client, limits: Limits, tuning: Tuning) -> Result<Self, Error> {
+        let load = Arc::new(Load::new(limits));
+        let producer = open(client, limits, tuning, &load)?;
+        let shared = Arc::new(Shared {
+            client: client.clone(),
+            limits,
+            tuning,
+            load,
+            current: RwLock::new(Arc::clone(&producer)),
+            restarting: AtomicBool::new(false),
+            restarts: AtomicU64::new(0),
+        });
+        report_on(producer, Arc::downgrade(&shared), FIRST_WAIT)?;
+        Ok(Self { shared })
+    }
+
+    /// Enqueues the record or refuses it, at once. Records of one key that one thread enqueues keep that order.
+    ///
+    /// # Errors
+    /// [`Error::Full`], [`Error::TooLarge`], [`Error::Refused`], [`Error::Fatal`]: nothing was enqueued.
+    pub fn publish(&self, record: Outgoing<'_>) -> Result<Pending, Error> {
+        let bytes = record.bytes();
+        self.shared.load.claim(bytes)?;
+        let flight = Arc::new(Flight::new(bytes));
+        let sent = {
+            let current = self.shared.current.read().unwrap_or_else(PoisonError::into_inner);
+            current.send(BaseRecord {
+                topic: record.topic,
+                partition: record.partition,
+                payload: Some(record.value),
+                key: record.key,
+                timestamp: record.timestamp_ms,
+                headers: headers(record.headers),
+                delivery_opaque: Arc::clone(&flight),
+            })
+        };
+        match sent {
+            Ok(()) => Ok(Pending { flight }),
+            Err((cause, _)) => {
+                self.shared.load.release(bytes);
+                Err(self.not_enqueued(&record, bytes, &cause))
+            }
+        }
+    }
+
+    fn not_enqueued(&self, record: &Outgoing<'_>, bytes: usize, cause: &KafkaError) -> Error {
+        let code = code_of(cause);
+        match code.0 {
+            RDKafkaErrorCode::QueueFull => self.shared.load.full(),
+            RDKafkaErrorCode::MessageSizeTooLarge => {
+                Error::TooLarge { topic: record.topic.to_owned(), bytes, limit: self.shared.client.max_message_bytes() }
+            }
+            RDKafkaErrorCode::Fatal => Error::Fatal { source: code },
+            _ => Error::Refused { topic: record.topic.to_owned(), partition: record.partition, source: code },
+        }
+    }
+
+    /// Waits until nothing is in flight. New records may still come meanwhile: stop accepting them first.
+    ///
+    /// # Errors
+    /// [`Error::FlushTimedOut`] past the deadline; what is in flight then stays so.
+    pub async fn flush(&self, deadline: Duration) -> Result<(), Error> {
+        let load = &self.shared.load;
+        let idle = async {
+            loop {
+                // Asked for before the look, so that the last report cannot fall between the two.
+                let idle = load.idle.notified();
+                if load.records.load(Ordering::Acquire) == 0 {
+                    break;
+                }
+                idle.await;
+            }
+        };
+        tokio::time::timeout(deadline, idle)
+            .await
+            .map_err(|_| Error::FlushTimedOut { left: load.records.load(Ordering::Relaxed), waited: deadline })
+    }
+
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let shared = &self.shared;
+        Health {
+            ok: !shared.restarting.load(Ordering::Relaxed),
+            restarts: shared.restarts.load(Ordering::Relaxed),
+            in_flight_bytes: shared.load.bytes.load(Ordering::Relaxed),
+            in_flight_records: shared.load.records.load(Ordering::Relaxed),
+        }
+    }
+}
+
+fn headers(headers: &[(&str, &[u8])]) -> Option<OwnedHeaders> {
+    if headers.is_empty() {
+        return None;
+    }
+    let empty = OwnedHeaders::new_with_capacity(headers.len());
+    Some(headers.iter().fold(empty, |all, (key, value)| all.insert(Header { key, value: Some(*value) })))
+}
+
+/// The answer to one record, to be awaited. Dropping it cancels nothing: the record is on its way.
+#[derive(Debug)]
+#[must_use = "a record is accepted when this says so, and not before"]
+pub struct Pending {
+    flight: Arc<Flight>,
+}
+
+impl Future for Pending {
+    type Output = Result<Position, Error>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.flight.state();
+        match &mut *state {
+            State::Flying(waker) => {
+                match waker {
+                    Some(waker) => waker.clone_from(context.waker()),
+                    None => *waker = Some(context.waker().clone()),
+                }
+                Poll::Pending
+            }
+            State::Landed(result) => Poll::Ready(result.clone()),
+        }
+    }
+}
+
+/// One record between its enqueueing and its delivery report.
+#[derive(Debug)]
+struct Flight {
+    bytes: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    Flying(Option<Waker>),
+    Landed(Result<Position, Error>),
+}
+
+impl Flight {
+    fn new(bytes: usize) -> Self {
+        Self { bytes, state: Mutex::new(State::Flying(None)) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn land(&self, result: Result<Position, Error>) {
+        let before = std::mem::replace(&mut *self.state(), State::Landed(result));
+        if let State::Flying(Some(waker)) = before {
+            waker.wake();
+        }
+    }
+}
+
+/// What is in flight, counted against the limits.
+struct Load {
+    limits: Limits,
+    bytes: AtomicUsize,
+    records: AtomicUsize,
+    idle: Notify,
+}
+
+impl Load {
+    fn new(limits: Limits) -> Self {
+        Self { limits, bytes: AtomicUsize::new(0), records: AtomicUsize::new(0), idle: Notify::new() }
+    }
+
+    /// Counts first and looks afterwards: two threads at the edge may both be refused, but never both pass it.
+    fn claim(&self, bytes: usize) -> Result<(), Error> {
+        let all_bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let all_records = self.records.fetch_add(1, Ordering::Relaxed) + 1;
+        // One record passes whatever its size, or it never would.
+        let fits = all_records <= self.limits.max_in_flight_records
+            && (all_bytes <= self.limits.max_in_flight_bytes || all_records == 1);
+        if fits {
+            return Ok(());
+        }
+        self.release(bytes);
+        Err(self.full())
+    }
+
+    fn release(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if self.records.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.idle.notify_waiters();
+        }
+    }
+
+    fn full(&self) -> Error {
+        Error::Full { records: self.records.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
+    }
+}
+
+/// Receives librdkafka's callbacks, on the report thread.
+struct Reports {
+    load: Arc<Load>,
+}
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log_line(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        log_error(&error, reason);
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = Arc<Flight>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, flight: Arc<Flight>) {
+        let landed = match result {
+            Ok(message) => accepted(message.topic(), message.partition(), message.offset()),
+            Err((cause, message)) => Err(failed(message.topic(), message.partition(), code_of(cause))),
+        };
+        // Released first: who waits for this record may publish the next at once.
+        self.load.release(flight.bytes);
+        flight.land(landed);
+    }
+}
+
+/// A report without an offset is no acknowledgement: librdkafka infers it from a later batch, and the record may be
+/// missing from the log (seen on Kafka 4.3.1 with batches that met NOT_LEADER right after a topic's creation).
+fn accepted(topic: &str, partition: i32, offset: i64) -> Result<Position, Error> {
+    if offset < 0 || partition < 0 {
+        return Err(Error::Unknown { topic: topic.to_owned(), partition: known(partition), source: None });
+    }
+    Ok(Position { partition, offset })
+}
+
+fn failed(topic: &str, partition: i32, code: Code) -> Error {
+    let (topic, partition) = (topic.to_owned(), known(partition));
+    if not_persisted(code) {
+        Error::Refused { topic, partition, source: code }
+    } else {
+        Error::Unknown { topic, partition, source: Some(code) }
+    }
+}
+
+fn known(partition: i32) -> Option<i32> {
+    (partition >= 0).then_some(partition)
+}
+
+/// Whether a failed report means that no attempt at the record can have reached the log. rdkafka does not show
+/// librdkafka's own word on it (`rd_kafka_message_status`), so only refusals by content or by right are taken for one;
+/// a time-out or a purge is not, for the record may have been out.
+fn not_persisted(code: Code) -> bool {
+    use RDKafkaErrorCode as C;
+    matches!(
+        code.0,
+        C::UnknownTopic
+            | C::UnknownPartition
+            | C::InvalidTopic
+            | C::InvalidRecord
+            | C::InvalidTimestamp
+            | C::MessageSizeTooLarge
+            | C::TopicAuthorizationFailed
+            | C::ClusterAuthorizationFailed
+            | C::PolicyViolation
+            | C::UnsupportedForMessageFormat
+            | C::UnsupportedCompressionType
+    )
+}
+
+fn open(client: &Client, limits: Limits, tuning: Tuning, load: &Arc<Load>) -> Result<Instance, Error> {
+    let context = Reports { load: Arc::clone(load) };
+    client
+        .producer_config(limits, tuning)
+        .create_with_context(context)
+        .map(Arc::new)
+        .map_err(|cause| client.start_error("producer", cause))
+}
+
+/// The report thread of one producer: it lives as long as the producer, and makes the next one if that dies.
+fn report_on(producer: Instance, shared: Weak<Shared>, wait: Duration) -> Result<(), Error> {
+    thread::Builder::new()
+        .name("kafka-reports".to_owned())
+        .spawn(move || {
+            let born = Instant::now();
+            loop {
+                producer.poll(POLL);
+                let Some(shared) = shared.upgrade() else { break };
+                // Asked for, since the error event carries what caused it and does not say that it is fatal.
+                if let Some((code, reason)) = producer.client().fatal_error() {
+                    tracing::error!(%code, reason, "the producer met a fatal error and is replaced");
+                    let wait = if born.elapsed() < SHORT_LIFE { wait } else { FIRST_WAIT };
+                    replace(&producer, &shared, wait);
+                    break;
+                }
+            }
+            // Also the last reference to the producer: it goes on this thread, which may wait for it.
+            drain(&producer);
+        })
+        .map(drop)
+        .map_err(|cause| Error::Start { role: "producer thread", reason: cause.to_string() })
+}
+
+/// Puts a new producer in the place of one that met a fatal error. Until then every publish says [`Error::Fatal`].
+fn replace(dead: &Instance, shared: &Arc<Shared>, mut wait: Duration) {
+    shared.restarting.store(true, Ordering::Relaxed);
+    loop {
+        dead.poll(wait);
+        wait = (wait * 2).min(LONGEST_WAIT);
+        let next = open(&shared.client, shared.limits, shared.tuning, &shared.load).and_then(|next| {
+            report_on(Arc::clone(&next), Arc::downgrade(shared), wait)?;
+            Ok(next)
+        });
+        match next {
+            Ok(next) => {
+                *shared.current.write().unwrap_or_else(PoisonError::into_inner) = next;
+                shared.restarts.fetch_add(1, Ordering::Relaxed);
+                shared.restarting.store(false, Ordering::Relaxed);
+                return;
+            }
+            Err(error) => tracing::error!(%error, "the producer cannot be replaced yet"),
+        }
+    }
+}
+
+/// Reports on everything that a producer still holds, so that nobody waits for ever. What was sent may yet be answered,
+/// which is worth more than a purge's "unknown"; what was not is purged at once.
+fn drain(producer: &Instance) {
+    producer.purge(PurgeConfig::default().queue());
+    settle(producer, Instant::now() + DRAIN);
+    producer.purge(PurgeConfig::default().inflight());
+    settle(producer, Instant::now() + DRAIN);
+}
+
+fn settle(producer: &Instance, until: Instant) {
+    while producer.in_flight_count() > 0 && Instant::now() < until {
+        producer.poll(Duration::from_millis(10));
+    }
+}
+
+#[cfg(test)]
+mod tests;
