@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use super::{AssignmentEpoch, Lag, NextOffset, StartAt, TopicPartition};
 
+/// Seeks that find no fetcher before it is taken for stopped: at 5 ms each, a second, when an assignment needs a few ms.
+const NOT_COMING_UP: u32 = 200;
+
 /// The assigned partitions and the state of each.
 #[derive(Debug, Default)]
 pub(super) struct Assignment {
@@ -23,6 +26,8 @@ struct Partition {
     revoking: bool,
     /// Not paused in librdkafka.
     flowing: bool,
+    /// How often in a row librdkafka had no fetcher to seek with.
+    not_up: u32,
     /// The first offset that the loop has not been given.
     next: Option<i64>,
     committed: Option<NextOffset>,
@@ -60,6 +65,7 @@ impl Assignment {
                 held: false,
                 revoking: false,
                 flowing: false,
+                not_up: 0,
                 next: None,
                 committed: None,
                 end: None,
@@ -155,13 +161,35 @@ impl Assignment {
         {
             state.next = to.map(NextOffset::get);
             state.start = Start::Done;
+            state.not_up = 0;
         }
     }
 
-    /// The partition stands where it cannot go on: it waits to be started again.
+    pub(super) fn not_up(&mut self, topic: &str, partition: i32) {
+        if let Some((_, state)) = self.get_mut(topic, partition) {
+            state.not_up += 1;
+        }
+    }
+
+    /// Of the partitions to be started, those whose fetcher has stopped for good. Each is named once.
+    pub(super) fn stopped(&mut self) -> Vec<TopicPartition> {
+        let mut stopped = Vec::new();
+        for (topic, all) in &mut self.topics {
+            for (&partition, state) in all {
+                if state.not_up >= NOT_COMING_UP && matches!(state.start, Start::Seek(_)) && !state.revoking {
+                    state.not_up = 0;
+                    stopped.push(TopicPartition { topic: Arc::clone(topic), partition });
+                }
+            }
+        }
+        stopped
+    }
+
+    /// The partition stands where it cannot go on, its fetcher stopped: it waits to be started again.
     pub(super) fn stuck(&mut self, at: &TopicPartition) {
         if let Some((_, state)) = self.get_mut(&at.topic, at.partition) {
             state.start = Start::Unsaid;
+            state.not_up = NOT_COMING_UP;
         }
     }
 
@@ -340,6 +368,21 @@ mod tests {
         all.remove(&[at(0)]);
         assert!(!all.may_commit(&at(0), false));
         assert!(all.is_empty());
+    }
+
+    #[test]
+    fn a_stopped_fetcher_is_noticed_once_and_only_where_a_start_waits_for_it() {
+        let (mut all, epoch) = started(StartAt::CommittedOrEarliest);
+        all.sought("orders", 0);
+        all.stuck(&at(0));
+        assert!(all.stopped().is_empty(), "nobody wants it started");
+        all.start(epoch, &at(0), StartAt::Offset(NextOffset::stored(0)));
+        assert_eq!(all.stopped(), [at(0)]);
+        assert!(all.stopped().is_empty());
+        for _ in 0..NOT_COMING_UP {
+            all.not_up("orders", 0);
+        }
+        assert_eq!(all.stopped(), [at(0)]);
     }
 
     #[test]

@@ -208,8 +208,8 @@ impl fmt::Debug for Control {
 }
 
 impl Control {
-    /// Says where an assigned partition starts, or starts it anew elsewhere. An epoch that has passed is ignored: its
-    /// [`Event::Revoked`] is on the way.
+    /// Says where an assigned partition starts, or starts it anew elsewhere: records that were read before may still come
+    /// then. An epoch that has passed is ignored: its [`Event::Revoked`] is on the way.
     pub fn start(&self, epoch: AssignmentEpoch, at: TopicPartition, start: StartAt) {
         self.shared.order(|orders| {
             orders.starts.insert(at, (epoch, start));

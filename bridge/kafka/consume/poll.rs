@@ -125,6 +125,7 @@ struct Poller {
     /// A partition's offset was refused, and librdkafka does not say which.
     suspect: bool,
     ends_at: Instant,
+    seek_at: Instant,
     leaving: Option<Instant>,
     fatal: Option<Error>,
 }
@@ -173,6 +174,7 @@ impl Poller {
             between: false,
             suspect: false,
             ends_at: Instant::now(),
+            seek_at: Instant::now(),
             leaving: None,
             fatal: None,
         }
@@ -395,9 +397,10 @@ impl Poller {
     fn seek(&mut self) {
         let seeks = self.assignment.seeks();
         // While a rebalance waits for us, librdkafka stops and starts fetchers by itself.
-        if seeks.is_empty() || self.revoking.is_some() {
+        if seeks.is_empty() || self.revoking.is_some() || Instant::now() < self.seek_at {
             return;
         }
+        self.revive();
         let mut wanted = TopicPartitionList::with_capacity(seeks.len());
         for (at, to) in &seeks {
             let to = to.map_or(Offset::Beginning, |next| Offset::Offset(next.get()));
@@ -411,7 +414,10 @@ impl Poller {
         for one in sought.elements() {
             match one.error() {
                 Ok(()) => self.assignment.sought(one.topic(), one.partition()),
-                Err(error) if not_up_yet(code_of(&error)) => {}
+                Err(error) if not_up_yet(code_of(&error)) => {
+                    self.seek_at = Instant::now() + SLEEP_SEEKING;
+                    self.assignment.not_up(one.topic(), one.partition());
+                }
                 Err(error) => {
                     let at = TopicPartition { topic: Arc::from(one.topic()), partition: one.partition() };
                     self.trouble(Trouble::Other { source: code_of(&error), reason: format!("{at}: {error}") });
@@ -419,6 +425,21 @@ impl Poller {
                 }
             }
         }
+    }
+
+    /// Brings fetchers up that librdkafka has stopped for good, as it does where an offset was refused: a seek does not.
+    /// Taken out of the assignment and put back, a partition gets a new one; the group is not told and does not mind.
+    fn revive(&mut self) {
+        let stopped = self.assignment.stopped();
+        if stopped.is_empty() {
+            return;
+        }
+        let again = list(&stopped, Some(Offset::Beginning));
+        let done = self.consumer.incremental_unassign(&again).and_then(|()| self.consumer.incremental_assign(&again));
+        if let Err(error) = done {
+            self.trouble(Trouble::Other { source: code_of(&error), reason: error.to_string() });
+        }
+        self.pause(&stopped);
     }
 
     /// Pauses and resumes what has to be.
