@@ -10,15 +10,19 @@
 //!
 //! Partitions do not wait for each other: one that is held by a failing event leaves the others alone.
 
+mod partition;
+mod step;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::retry;
-use super::window::{Limits, Window};
+use self::partition::{Partition, Phase, Then};
+pub use self::step::State;
+pub(super) use self::step::{Action, Halted, Notice, Report, Settled, Step};
+use super::window::Limits;
 use crate::kafka::consume::{AssignmentEpoch, StartAt};
 use crate::kafka::{NextOffset, Record, TopicPartition};
-use crate::outcome::{Outcome, Settlement};
+use crate::outcome::Outcome;
 use crate::sinks::{Claim, Halt};
 
 /// Offsets go to the group at most this often: for Postgres they only feed lag tools, and for HTTP a second's worth of
@@ -32,192 +36,6 @@ const REVOKE_DEADLINE: Duration = Duration::from_millis(1_500);
 /// How long attempts under way may take to end when the worker stops: less than what orchestrators give a process
 /// (Kubernetes: 30 s), more than a transaction or an HTTP call usually takes.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
-
-/// Something that happened.
-#[derive(Debug)]
-pub(super) enum Step {
-    Assigned {
-        epoch: AssignmentEpoch,
-        partitions: Vec<(TopicPartition, Option<NextOffset>)>,
-    },
-    Records(Vec<Record>),
-    /// `ticket` comes back with [`Action::Drained`].
-    Revoked {
-        ticket: u64,
-        partitions: Vec<TopicPartition>,
-        lost: bool,
-    },
-    Claimed {
-        at: TopicPartition,
-        epoch: AssignmentEpoch,
-        claimed: Result<Claim, Outcome>,
-    },
-    Attempted {
-        at: TopicPartition,
-        epoch: AssignmentEpoch,
-        claim: Claim,
-        report: Report,
-    },
-    /// The group took, or did not take, a commit of a partition whose offset row had moved.
-    Confirmed {
-        at: TopicPartition,
-        epoch: AssignmentEpoch,
-        accepted: bool,
-    },
-    /// The commit under way has ended.
-    Committed {
-        offsets: Vec<(TopicPartition, NextOffset)>,
-        accepted: bool,
-    },
-    /// A moment that [`Flow::due`] named has come.
-    Tick,
-    Stop,
-}
-
-/// Something to do.
-#[derive(Debug)]
-pub(super) enum Action {
-    Claim {
-        at: TopicPartition,
-        epoch: AssignmentEpoch,
-        committed: Option<NextOffset>,
-    },
-    Start {
-        at: TopicPartition,
-        epoch: AssignmentEpoch,
-        start: StartAt,
-    },
-    Pause(TopicPartition),
-    Resume(TopicPartition),
-    Attempt {
-        at: TopicPartition,
-        epoch: AssignmentEpoch,
-        claim: Claim,
-        records: Vec<Arc<Record>>,
-    },
-    Confirm {
-        at: TopicPartition,
-        epoch: AssignmentEpoch,
-        next: NextOffset,
-    },
-    Commit(Vec<(TopicPartition, NextOffset)>),
-    /// Commit what is left, then let the poll thread go on.
-    Drained {
-        ticket: u64,
-        commit: Vec<(TopicPartition, NextOffset)>,
-    },
-    Settled(Vec<Settled>),
-    Tell(Notice),
-    /// Everything is at rest: commit what is left and leave the group.
-    Finish {
-        commit: Vec<(TopicPartition, NextOffset)>,
-    },
-}
-
-/// What an attempt at a batch came to.
-#[derive(Debug, PartialEq)]
-pub(super) struct Report {
-    /// The leading records of the batch, settled for good.
-    pub(super) settled: Vec<Settled>,
-    pub(super) halt: Option<Halted>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Settled {
-    pub(super) offset: i64,
-    pub(super) settlement: Settlement,
-    pub(super) received_at_ms: Option<i64>,
-}
-
-/// The first record that is not settled, and why.
-#[derive(Debug, PartialEq)]
-pub(super) struct Halted {
-    pub(super) offset: i64,
-    /// `None`: the record could not be read so far as to know it.
-    pub(super) event_id: Option<String>,
-    pub(super) halt: Halt,
-}
-
-/// A change that people should hear of, once.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Notice {
-    /// The partition makes no headway. `offset` and `event_id` where an event is in the way.
-    Stuck {
-        at: TopicPartition,
-        offset: Option<i64>,
-        event_id: Option<String>,
-        outcome: Outcome,
-    },
-    Recovered {
-        at: TopicPartition,
-    },
-    /// Attempts were still under way at the deadline; their results are not waited for.
-    LetGo {
-        at: TopicPartition,
-    },
-}
-
-/// How a sink fares, by the partition that fares worst.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
-    Running,
-    /// Something failed that may pass by itself.
-    Retrying,
-    /// A person has to mend the sink, or an event that it refuses. Nothing is lost.
-    Held,
-}
-
-impl State {
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Retrying => "retrying",
-            Self::Held => "held",
-        }
-    }
-
-    fn after(outcome: &Outcome) -> Self {
-        match outcome {
-            Outcome::Delivered => Self::Running,
-            Outcome::Throttled { .. } | Outcome::Transient { .. } | Outcome::Unknown { .. } => Self::Retrying,
-            Outcome::Rejected { .. } | Outcome::Misconfigured { .. } => Self::Held,
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Partition {
-    epoch: AssignmentEpoch,
-    committed: Option<NextOffset>,
-    window: Window,
-    claim: Option<Claim>,
-    phase: Phase,
-    state: State,
-    failures: u32,
-    paused: bool,
-    revoking: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// Nothing is under way.
-    Idle,
-    Claiming,
-    Attempting,
-    Confirming,
-    Waiting {
-        until: Duration,
-        then: Then,
-    },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
-    Claim,
-    Attempt,
-    Confirm,
-}
 
 #[derive(Debug)]
 struct Revocation {
@@ -267,6 +85,11 @@ impl Flow {
                 self.confirmed(&at, epoch, accepted, now, random, &mut actions);
             }
             Step::Committed { offsets, accepted } => self.committed(offsets, accepted, now),
+            Step::StandsStill { at } => {
+                if let Some(partition) = self.partitions.get_mut(&at) {
+                    partition.stands_still = true;
+                }
+            }
             Step::Tick => {}
             Step::Stop => self.stop_by = self.stop_by.or(Some(now + STOP_DEADLINE)),
         }
@@ -294,7 +117,8 @@ impl Flow {
 
     /// How the sink fares.
     pub(super) fn state(&self) -> State {
-        self.partitions.values().map(|partition| partition.state).max().unwrap_or(State::Running)
+        let state = |partition: &Partition| if partition.stands_still { State::Held } else { partition.state };
+        self.partitions.values().map(state).max().unwrap_or(State::Running)
     }
 
     fn assigned(
@@ -304,18 +128,7 @@ impl Flow {
         actions: &mut Vec<Action>,
     ) {
         for (at, committed) in partitions {
-            let partition = Partition {
-                epoch,
-                committed,
-                window: Window::new(self.limits),
-                claim: None,
-                phase: Phase::Claiming,
-                state: State::Running,
-                failures: 0,
-                paused: false,
-                revoking: false,
-            };
-            self.partitions.insert(at.clone(), partition);
+            self.partitions.insert(at.clone(), Partition::new(epoch, committed, self.limits));
             actions.push(Action::Claim { at, epoch, committed });
         }
     }
@@ -374,20 +187,23 @@ impl Flow {
                 partition.phase = Phase::Idle;
                 partition.recovered(at, actions);
                 if first {
+                    if let Some(next) = next {
+                        partition.window.skip_to(next);
+                    }
                     let start = next.map_or(StartAt::CommittedOrEarliest, StartAt::Offset);
                     actions.push(Action::Start { at: at.clone(), epoch, start });
                     return;
                 }
-                // Claimed again after a fence. Most often the row is where it was or has moved on.
-                let behind = next
-                    .filter(|next| partition.window.first().or(partition.window.head()).is_some_and(|at| *next < at));
-                match (next, behind) {
-                    (_, Some(next)) => {
-                        partition.window.rewind(next);
-                        actions.push(Action::Start { at: at.clone(), epoch, start: StartAt::Offset(next) });
+                // Claimed again after a fence. Most often the row is where it was or has moved on; where somebody moved it
+                // back, or took it away, the partition is read again from there.
+                match (next, partition.window.head()) {
+                    (_, Some(head)) if next.is_none_or(|next| next < head) => {
+                        partition.window.rewind(next.unwrap_or(NextOffset::stored(0)));
+                        let start = next.map_or(StartAt::CommittedOrEarliest, StartAt::Offset);
+                        actions.push(Action::Start { at: at.clone(), epoch, start });
                     }
-                    (Some(next), None) => partition.window.skip_to(next),
-                    (None, None) => {}
+                    (Some(next), _) => partition.window.skip_to(next),
+                    (None, _) => {}
                 }
             }
         }
@@ -519,70 +335,6 @@ impl Flow {
 
     fn current(&mut self, at: &TopicPartition, epoch: AssignmentEpoch) -> Option<&mut Partition> {
         self.partitions.get_mut(at).filter(|partition| partition.epoch == epoch)
-    }
-}
-
-impl Partition {
-    fn proceed(&mut self, at: &TopicPartition, max_batch: usize, now: Duration, actions: &mut Vec<Action>) {
-        let then = match self.phase {
-            Phase::Idle if !self.window.is_empty() => Then::Attempt,
-            Phase::Waiting { until, then } if until <= now => then,
-            _ => return,
-        };
-        let (at, epoch) = (at.clone(), self.epoch);
-        match (then, self.claim.clone()) {
-            (Then::Attempt, Some(claim)) => {
-                let records = self.window.batch(max_batch);
-                self.phase = Phase::Attempting;
-                actions.push(Action::Attempt { at, epoch, claim, records });
-            }
-            (Then::Confirm, _) => {
-                // Only an attempt is fenced, so there is a record that waits; committing its own offset says nothing new.
-                let next = self.window.first().or(self.window.head()).unwrap_or(NextOffset::stored(0));
-                self.phase = Phase::Confirming;
-                actions.push(Action::Confirm { at, epoch, next });
-            }
-            (Then::Claim, _) | (Then::Attempt, None) => {
-                self.phase = Phase::Claiming;
-                actions.push(Action::Claim { at, epoch, committed: self.committed });
-            }
-        }
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "all of it is the failure, and where it happened")]
-    fn stuck(
-        &mut self,
-        at: &TopicPartition,
-        event: Option<(i64, Option<String>)>,
-        outcome: Outcome,
-        then: Then,
-        now: Duration,
-        random: f64,
-        actions: &mut Vec<Action>,
-    ) {
-        self.failures = self.failures.saturating_add(1);
-        self.phase = Phase::Waiting { until: now + retry::pause(&outcome, self.failures, random), then };
-        let state = State::after(&outcome);
-        if state != self.state {
-            self.state = state;
-            let (offset, event_id) = event.map_or((None, None), |(offset, event_id)| (Some(offset), event_id));
-            actions.push(Action::Tell(Notice::Stuck { at: at.clone(), offset, event_id, outcome }));
-        }
-    }
-
-    fn recovered(&mut self, at: &TopicPartition, actions: &mut Vec<Action>) {
-        self.failures = 0;
-        if self.state != State::Running {
-            self.state = State::Running;
-            actions.push(Action::Tell(Notice::Recovered { at: at.clone() }));
-        }
-    }
-
-    /// What the group does not know yet.
-    fn uncommitted(&self, at: &TopicPartition) -> Option<(TopicPartition, NextOffset)> {
-        let head = self.window.head()?;
-        // Before the start the group may refuse it, and there is nothing to say.
-        (self.claim.is_some() && self.committed != Some(head)).then(|| (at.clone(), head))
     }
 }
 

@@ -35,7 +35,7 @@ use self::flow::{Action, Flow, Notice, Settled, Step};
 pub use self::route::{Route, Routes};
 use self::window::Limits;
 use crate::clock;
-use crate::kafka::consume::{Consumer, Control, Event};
+use crate::kafka::consume::{Consumer, Control, Event, Trouble};
 use crate::kafka::{self, NextOffset, TopicPartition};
 use crate::outcome::Outcome;
 use crate::schema::decode::Decoder;
@@ -52,6 +52,9 @@ const WINDOW_BYTES: usize = 4 << 20;
 
 /// For the last commit before revoked partitions are given up: within what the poll thread waits, after the drain.
 const LAST_COMMIT: Duration = Duration::from_millis(700);
+
+/// For the last commit of a worker that stops: nobody waits for its partitions but the next owner.
+const STOP_COMMIT: Duration = Duration::from_secs(5);
 
 /// Gauges need no more.
 const LAG_EVERY: Duration = Duration::from_secs(5);
@@ -155,6 +158,11 @@ pub async fn run(worker: Worker, mut stop: watch::Receiver<bool>) -> Result<(), 
                     crew.tickets.insert(tickets, drained);
                     Step::Revoked { ticket: tickets, partitions, lost }
                 }
+                Some(Event::Trouble(Trouble::OffsetOutOfRange { at, wanted, first, end })) => {
+                    let trouble = Trouble::OffsetOutOfRange { at: at.clone(), wanted, first, end };
+                    tracing::error!(sink = &*sink, %trouble, "held: a partition stands still");
+                    Step::StandsStill { at }
+                }
                 Some(Event::Trouble(trouble)) => {
                     tracing::warn!(sink = &*sink, %trouble, "the consumer met trouble");
                     continue;
@@ -238,7 +246,7 @@ impl Crew {
                 let Some(drained) = self.tickets.remove(&ticket) else { return };
                 let (control, sink) = (self.control.clone(), Arc::clone(&self.sink));
                 self.tasks.spawn(async move {
-                    last_commit(&sink, &control, commit).await;
+                    last_commit(&sink, &control, commit, LAST_COMMIT).await;
                     // The poll thread may have stopped waiting; then there is nobody to tell.
                     let _ = drained.send(());
                     Step::Tick
@@ -280,12 +288,12 @@ impl Crew {
     }
 }
 
-/// The last offsets, within the time that a rebalance leaves.
-async fn last_commit(sink: &str, control: &Control, offsets: Vec<(TopicPartition, NextOffset)>) {
+/// The last offsets, within the time that there is.
+async fn last_commit(sink: &str, control: &Control, offsets: Vec<(TopicPartition, NextOffset)>, within: Duration) {
     if offsets.is_empty() {
         return;
     }
-    match timeout(LAST_COMMIT, control.commit(offsets)).await {
+    match timeout(within, control.commit(offsets)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::info!(sink, error = chain(&error), "the last offsets were not committed"),
         Err(_) => tracing::info!(sink, "the last offsets were not committed in time"),
@@ -296,7 +304,7 @@ async fn last_commit(sink: &str, control: &Control, offsets: Vec<(TopicPartition
 async fn leave(sink: &str, consumer: &mut Consumer, commit: Vec<(TopicPartition, NextOffset)>) {
     let control = consumer.control();
     let leaving = async {
-        last_commit(sink, &control, commit).await;
+        last_commit(sink, &control, commit, STOP_COMMIT).await;
         control.stop().await;
     };
     tokio::pin!(leaving);

@@ -1,8 +1,11 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::outcome::Settlement;
+use crate::sinks::postgres::Row;
 
 const EPOCH: AssignmentEpoch = AssignmentEpoch(1);
 const LIMITS: Limits = Limits { records: 4, bytes: 1 << 20 };
@@ -150,6 +153,34 @@ fn a_fenced_partition_is_claimed_again_only_once_the_group_has_confirmed_it() {
 }
 
 #[test]
+fn a_row_that_somebody_moved_back_is_read_again_from_there() {
+    let mut flow = Flow::new(LIMITS, 3);
+    flow.step(Step::Assigned { epoch: EPOCH, partitions: vec![(at(0), None)] }, seconds(0), 0.5);
+    let claimed = |offset| {
+        let claim = Claim::Row(Row::standing_at(offset));
+        Step::Claimed { at: at(0), epoch: EPOCH, claimed: Ok(claim) }
+    };
+    let start = |offset| Action::Start { at: at(0), epoch: EPOCH, start: StartAt::Offset(next(offset)) };
+    assert!(flow.step(claimed(50), seconds(0), 0.5).contains(&start(50)));
+    flow.step(Step::Records(vec![record(0, 50), record(0, 51)]), seconds(0), 0.5);
+    flow.step(attempted(0, [], Some((50, Halt::Fenced))), seconds(0), 0.5);
+    flow.step(Step::Tick, seconds(1), 0.5);
+    flow.step(Step::Confirmed { at: at(0), epoch: EPOCH, accepted: true }, seconds(1), 0.5);
+    let actions = flow.step(claimed(20), seconds(1), 0.5);
+    assert!(actions.contains(&start(20)) && attempts(&actions).is_empty());
+    assert!(attempts(&flow.step(Step::Records(vec![record(0, 52)]), seconds(1), 0.5)).is_empty(), "read before");
+    let actions = flow.step(Step::Records(vec![record(0, 20)]), seconds(1), 0.5);
+    assert_eq!(attempts(&actions), [(0, vec![20])]);
+}
+
+#[test]
+fn a_partition_that_kafka_cannot_read_holds_the_sink() {
+    let mut flow = started();
+    flow.step(Step::StandsStill { at: at(1) }, seconds(0), 0.5);
+    assert_eq!(flow.state(), State::Held);
+}
+
+#[test]
 fn a_revoked_partition_drains_commits_and_is_let_go() {
     let mut flow = started();
     flow.step(Step::Records(vec![record(0, 0), record(0, 1)]), seconds(0), 0.5);
@@ -247,7 +278,9 @@ impl World {
         let fails = |one_in: usize| dice.is_some_and(|dice| dice.is_multiple_of(one_in));
         Some(match self.under_way.take()? {
             Action::Claim { at, epoch, .. } => {
-                let claimed = if fails(3) { Err(transient()) } else { Ok(Claim::Group) };
+                let next = self.taken.last().map_or(-1, |last| last + 1);
+                let claim = Claim::Row(Row::standing_at(next));
+                let claimed = if fails(3) { Err(transient()) } else { Ok(claim) };
                 Step::Claimed { at, epoch, claimed }
             }
             Action::Confirm { at, epoch, .. } => Step::Confirmed { at, epoch, accepted: !fails(2) },

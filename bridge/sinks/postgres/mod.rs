@@ -16,6 +16,7 @@
 mod bisect;
 mod columns;
 mod failure;
+mod rows;
 mod session;
 mod tables;
 
@@ -28,10 +29,10 @@ use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
 use self::bisect::Bisection;
-use self::columns::{Column, OWN, columns_of, row_of};
+use self::columns::columns_of;
 use self::failure::Failure;
+use self::rows::{Layout, Rows};
 use self::session::{Session, Sessions};
-use super::calendar::{self, Unit};
 use super::{Delivery, Halt, Item, Progress};
 use crate::config::{self, Ddl};
 use crate::kafka::{NextOffset, TopicPartition};
@@ -74,6 +75,11 @@ pub struct Row {
 }
 
 impl Row {
+    #[cfg(test)]
+    pub(crate) fn standing_at(next_offset: i64) -> Self {
+        Self { next_offset, epoch: 1, in_doubt: None }
+    }
+
     /// Where to read on; `None`: at the earliest record.
     #[must_use]
     pub fn next(&self) -> Option<NextOffset> {
@@ -99,26 +105,6 @@ pub struct Postgres {
     offsets_ready: AtomicBool,
     sessions: Sessions,
     layouts: Mutex<HashMap<(String, u32), Arc<Layout>>>,
-}
-
-/// How events of one schema become rows of one table.
-#[derive(Debug)]
-struct Layout {
-    columns: Vec<Column>,
-    insert: String,
-}
-
-/// Rows of one layout, column by column.
-struct Rows {
-    layout: Arc<Layout>,
-    columns: Vec<Vec<Option<String>>>,
-}
-
-impl Rows {
-    fn new(layout: Arc<Layout>, capacity: usize) -> Self {
-        let width = layout.columns.len() + OWN.len();
-        Self { layout, columns: vec![Vec::with_capacity(capacity); width] }
-    }
 }
 
 impl Postgres {
@@ -283,9 +269,8 @@ impl Postgres {
             return Err(Failure::Fenced);
         }
         for rows in rows {
-            let params: Vec<_> =
-                rows.columns.iter().map(|column| (column as &(dyn ToSql + Sync), Type::TEXT_ARRAY)).collect();
-            client.execute_typed(&rows.layout.insert, &params).await.map_err(|error| Failure::of(&error))?;
+            let (insert, params) = rows.insert();
+            client.execute_typed(insert, &params).await.map_err(|error| Failure::of(&error))?;
         }
         Ok(())
     }
@@ -323,17 +308,12 @@ impl Postgres {
         for item in items {
             let Item::Send(delivery) = item else { continue };
             let layout = self.layout_of(client, delivery).await?;
-            let refused = |error: super::json::Error| Failure::Refused { reason: error.to_string() };
-            let mut values = row_of(&delivery.shape, &layout.columns, &delivery.value).map_err(refused)?;
-            values.extend(own_values(delivery, at));
-            let found = all.iter().position(|rows| Arc::ptr_eq(&rows.layout, &layout));
+            let found = all.iter().position(|rows| rows.are_of(&layout));
             let found = found.unwrap_or_else(|| {
                 all.push(Rows::new(layout, items.len()));
                 all.len() - 1
             });
-            for (column, value) in all[found].columns.iter_mut().zip(values) {
-                column.push(value);
-            }
+            all[found].push(delivery, at).map_err(|error| Failure::Refused { reason: error.to_string() })?;
         }
         Ok(all)
     }
@@ -349,7 +329,7 @@ impl Postgres {
             .map_err(|problems| Failure::Refused { reason: format!("schema {}: {}", key.1, problems.join("; ")) })?;
         let name = tables::qualified(&self.schema, &key.0);
         within(DDL_DEADLINE, tables::ensure(client, self.ddl, &name, &columns)).await?;
-        let layout = Arc::new(Layout { insert: tables::insert(&name, &columns), columns });
+        let layout = Arc::new(Layout::new(&name, columns));
         let mut layouts = self.layouts();
         if layouts.len() >= MAX_LAYOUTS {
             layouts.clear();
@@ -387,19 +367,6 @@ impl Key<'_> {
     fn params(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
         vec![(&self.sink, Type::TEXT), (&self.topic, Type::TEXT), (&self.partition, Type::INT4)]
     }
-}
-
-/// What [`OWN`] columns hold, in their order.
-fn own_values(delivery: &Delivery, at: &TopicPartition) -> [Option<String>; 7] {
-    [
-        Some(delivery.delivery_id.to_string()),
-        Some(delivery.identity.id.clone()),
-        Some(delivery.identity.source.clone()),
-        Some(at.topic.to_string()),
-        Some(at.partition.to_string()),
-        Some(delivery.offset.to_string()),
-        delivery.received_at_ms.map(|ms| calendar::timestamp(ms, Unit::Millis)),
-    ]
 }
 
 fn offset_row(rows: &[tokio_postgres::Row]) -> Result<Option<(i64, i64)>, Failure> {

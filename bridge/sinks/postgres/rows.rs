@@ -1,0 +1,70 @@
+//! Events as rows, column by column: one statement writes any number of them.
+
+use std::sync::Arc;
+
+use tokio_postgres::types::{ToSql, Type};
+
+use super::super::calendar::{self, Unit};
+use super::super::{Delivery, json};
+use super::columns::{Column, OWN, row_of};
+use super::tables;
+use crate::kafka::TopicPartition;
+
+/// How events of one schema become rows of one table.
+#[derive(Debug)]
+pub(super) struct Layout {
+    columns: Vec<Column>,
+    insert: String,
+}
+
+impl Layout {
+    /// `table`: quoted.
+    pub(super) fn new(table: &str, columns: Vec<Column>) -> Self {
+        Self { insert: tables::insert(table, &columns), columns }
+    }
+}
+
+/// Rows of one layout.
+pub(super) struct Rows {
+    layout: Arc<Layout>,
+    columns: Vec<Vec<Option<String>>>,
+}
+
+impl Rows {
+    pub(super) fn new(layout: Arc<Layout>, capacity: usize) -> Self {
+        let width = layout.columns.len() + OWN.len();
+        Self { layout, columns: vec![Vec::with_capacity(capacity); width] }
+    }
+
+    pub(super) fn are_of(&self, layout: &Arc<Layout>) -> bool {
+        Arc::ptr_eq(&self.layout, layout)
+    }
+
+    /// Adds an event's row, or says why it is none.
+    pub(super) fn push(&mut self, delivery: &Delivery, at: &TopicPartition) -> Result<(), json::Error> {
+        let values = row_of(&delivery.shape, &self.layout.columns, &delivery.value)?;
+        for (column, value) in self.columns.iter_mut().zip(values.into_iter().chain(own_values(delivery, at))) {
+            column.push(value);
+        }
+        Ok(())
+    }
+
+    /// The statement and its parameters.
+    pub(super) fn insert(&self) -> (&str, Vec<(&(dyn ToSql + Sync), Type)>) {
+        let params = self.columns.iter().map(|column| (column as &(dyn ToSql + Sync), Type::TEXT_ARRAY));
+        (&self.layout.insert, params.collect())
+    }
+}
+
+/// What [`OWN`] columns hold, in their order.
+fn own_values(delivery: &Delivery, at: &TopicPartition) -> [Option<String>; 7] {
+    [
+        Some(delivery.delivery_id.to_string()),
+        Some(delivery.identity.id.clone()),
+        Some(delivery.identity.source.clone()),
+        Some(at.topic.to_string()),
+        Some(at.partition.to_string()),
+        Some(delivery.offset.to_string()),
+        delivery.received_at_ms.map(|ms| calendar::timestamp(ms, Unit::Millis)),
+    ]
+}
