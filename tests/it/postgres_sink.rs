@@ -403,6 +403,8 @@ const CUT_AFTER: u8 = 2;
 /// A way to the database that can break at COMMIT; `mode` says how, once.
 async fn breakable(url: &str, mode: Arc<AtomicU8>) -> String {
     let mut url = reqwest::Url::parse(url).unwrap();
+    // The proxy has to read what it carries.
+    url.set_query(Some("sslmode=disable"));
     let server = (url.host_str().unwrap().to_owned(), url.port().unwrap_or(5432));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     url.set_host(Some("127.0.0.1")).unwrap();
