@@ -42,14 +42,21 @@
 //! What serde_json itself refuses is `not_json`, to which belongs a number that no double holds (`1e999`) where no
 //! number is expected.
 
+// What a schema becomes.
 mod compile;
-mod decimal;
 mod default;
-mod instant;
-mod pointer;
-mod record;
 mod shape;
+
+// The walk over the text.
+mod branch;
+mod record;
 mod walk;
+
+// What is written, and what is said.
+mod decimal;
+mod instant;
+mod number;
+mod pointer;
 mod writer;
 
 #[cfg(test)]

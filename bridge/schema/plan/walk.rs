@@ -7,10 +7,10 @@ use std::fmt;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::Reason;
+use super::number::is_whole;
 use super::pointer::Path;
-use super::shape::{Node, Record, Union};
-use super::writer::{Fault, Fit, Writer, is_whole, put_long};
+use super::shape::{Node, Record};
+use super::writer::{Fault, Writer, put_long};
 
 /// The value that is read next: what the schema asks for, and where it stands.
 pub(super) struct Cursor<'a, 's> {
@@ -116,7 +116,7 @@ impl Cursor<'_, '_> {
     }
 
     /// A value by its own text, which is well formed.
-    fn raw<E: Error>(self, text: &str) -> Result<(), E> {
+    pub(super) fn raw<E: Error>(self, text: &str) -> Result<(), E> {
         match (text.as_bytes(), self.node) {
             ([b'"', inner @ .., b'"'], _) if !inner.contains(&b'\\') => self.visit_str(&text[1..text.len() - 1]),
             (b"null", _) => self.visit_unit(),
@@ -131,7 +131,7 @@ impl Cursor<'_, '_> {
         }
     }
 
-    fn reread<E: Error>(self, text: &str) -> Result<(), E> {
+    pub(super) fn reread<E: Error>(self, text: &str) -> Result<(), E> {
         let Cursor { node, at, writer } = self;
         let cursor = Cursor { node, at, writer: &mut *writer };
         let read = serde_json::Deserializer::from_str(text).deserialize_any(cursor);
@@ -150,7 +150,7 @@ impl Cursor<'_, '_> {
     }
 
     /// `first`: a key that was read to choose the branch.
-    fn object<'de, A: MapAccess<'de>>(
+    pub(super) fn object<'de, A: MapAccess<'de>>(
         self,
         node: &Node,
         first: Option<Cow<'de, str>>,
@@ -212,7 +212,7 @@ impl Cursor<'_, '_> {
     }
 
     /// The entries of a map whose values' schema is the cursor's.
-    fn entries<'de, A: MapAccess<'de>>(
+    pub(super) fn entries<'de, A: MapAccess<'de>>(
         self,
         mut first: Option<Cow<'de, str>>,
         mut fields: A,
@@ -227,119 +227,6 @@ impl Cursor<'_, '_> {
         Ok(count)
     }
 
-    /// An object where a union is expected, and at most one branch is a record or a map: that branch as it is, or any
-    /// branch under its tag. A first key that is a field of the record, or whose value fits the map, is no tag.
-    fn union_object<'de, A: MapAccess<'de>>(self, union: &Union, mut fields: A) -> Result<(), A::Error> {
-        let plain = union.objects.first().copied();
-        let first = fields.next_key_seed(Text)?;
-        let tagged = first.as_deref().and_then(|key| union.tagged(key));
-        match (plain.map(|plain| (plain, &union.branches[plain].node)), first, tagged) {
-            (Some((plain, Node::Record(record))), Some(key), Some(_)) if record.find(&key, 0).is_some() => {
-                self.plain_object(union, plain, Some(key), fields)
-            }
-            (Some((plain, Node::Map(values))), Some(key), Some(tagged)) => {
-                self.map_or_tag(union, (plain, values), (&key, tagged), fields)
-            }
-            (_, Some(key), Some(tagged)) => self.tagged(union, tagged, &key, fields),
-            (Some((plain, _)), first, None) => self.plain_object(union, plain, first, fields),
-            (_, first, _) => {
-                self.writer.fault(self.at, self.node, Fault::Kind, "object");
-                self.pass_rest(first, &mut fields)
-            }
-        }
-    }
-
-    fn plain_object<'de, A: MapAccess<'de>>(
-        self,
-        union: &Union,
-        branch: usize,
-        first: Option<Cow<'de, str>>,
-        fields: A,
-    ) -> Result<(), A::Error> {
-        self.writer.branch(branch);
-        self.object(&union.branches[branch].node, first, fields)
-    }
-
-    fn tagged<'de, A: MapAccess<'de>>(
-        self,
-        union: &Union,
-        branch: usize,
-        tag: &str,
-        mut fields: A,
-    ) -> Result<(), A::Error> {
-        let Cursor { at, writer, .. } = self;
-        writer.branch(branch);
-        let node = &union.branches[branch].node;
-        fields.next_value_seed(Cursor { node, at: &at.name(tag), writer: &mut *writer })?;
-        while let Some(key) = fields.next_key_seed(Text)? {
-            let at = at.name(&key);
-            writer.violation(&at, Reason::UnknownField, || "a tagged value stands alone in its object".to_owned());
-            fields.next_value_seed(Pass { at: &at, writer: &mut *writer })?;
-        }
-        Ok(())
-    }
-
-    /// `{"map": …}`: an entry of the map, or its tag? The entry, unless only the tag fits.
-    fn map_or_tag<'de, A: MapAccess<'de>>(
-        self,
-        union: &Union,
-        (plain, values): (usize, &Node),
-        (key, tagged): (&str, usize),
-        mut fields: A,
-    ) -> Result<(), A::Error> {
-        let Cursor { at, writer, .. } = self;
-        let below = at.name(key);
-        let value = fields.next_value_seed(Pass { at: &below, writer: &mut *writer })?.get();
-        let mark = writer.mark();
-        writer.branch(plain);
-        let (keys, header) = (writer.open_map(), writer.open_block());
-        writer.map_key(key);
-        Cursor { node: values, at: &below, writer: &mut *writer }.raw::<A::Error>(value)?;
-        let second = fields.next_key_seed(Text)?;
-        let is_tag = second.is_none() && writer.fit(&mark) == Fit::Not;
-        let count = match second {
-            None => 1,
-            second => 1 + Cursor { node: values, at, writer: &mut *writer }.entries(second, fields)?,
-        };
-        writer.close_map(keys, at);
-        if is_tag {
-            writer.back_to(&mark);
-            writer.branch(tagged);
-            return Cursor { node: &union.branches[tagged].node, at: &below, writer }.raw(value);
-        }
-        writer.close_block(header, count);
-        Ok(())
-    }
-
-    /// An object that several branches could take: the first, in the schema's order, that it fits without a field left
-    /// over; else the branch that its sole key names as a tag; else the first that it fits at all.
-    fn choose<E: Error>(self, union: &Union, text: &str) -> Result<(), E> {
-        let Cursor { node, at, writer } = self;
-        let mut loose = None;
-        for &index in &union.objects {
-            let mark = writer.mark();
-            writer.branch(index);
-            Cursor { node: &union.branches[index].node, at, writer: &mut *writer }.reread(text)?;
-            match writer.fit(&mark) {
-                Fit::Exact => return Ok(()),
-                Fit::Loose if loose.is_none() => loose = Some(index),
-                _ => {}
-            }
-            writer.back_to(&mark);
-        }
-        let sole = sole_field(text).and_then(|(key, value)| Some((union.tagged(&key)?, key, value)));
-        if let Some((tagged, key, value)) = sole {
-            writer.branch(tagged);
-            Cursor { node: &union.branches[tagged].node, at: &at.name(&key), writer }.raw(value.get())
-        } else if let Some(index) = loose {
-            writer.branch(index);
-            Cursor { node: &union.branches[index].node, at, writer }.reread(text)
-        } else {
-            writer.fault(at, node, Fault::Branch, "object");
-            Ok(())
-        }
-    }
-
     fn misplaced_array<'de, A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
         let Cursor { node, at, writer } = self;
         writer.fault(at, node, Fault::Kind, "array");
@@ -348,7 +235,7 @@ impl Cursor<'_, '_> {
         Ok(())
     }
 
-    fn pass_rest<'de, A: MapAccess<'de>>(
+    pub(super) fn pass_rest<'de, A: MapAccess<'de>>(
         self,
         mut first: Option<Cow<'de, str>>,
         fields: &mut A,
@@ -364,13 +251,13 @@ impl Cursor<'_, '_> {
 impl Writer<'_> {
     /// Arrays and maps are blocks with their counts before them. One byte is left for the count, which does for 63.
     #[inline]
-    fn open_block(&mut self) -> usize {
+    pub(super) fn open_block(&mut self) -> usize {
         self.out.push(0);
         self.out.len() - 1
     }
 
     #[inline]
-    fn close_block(&mut self, header: usize, count: usize) {
+    pub(super) fn close_block(&mut self, header: usize, count: usize) {
         match u8::try_from(count) {
             // The count is the end, too.
             Ok(0) => {}
@@ -399,32 +286,10 @@ fn next_key<'de, A: MapAccess<'de>>(
     }
 }
 
-/// The key and value of an object that has one of each.
-fn sole_field(text: &str) -> Option<(Cow<'_, str>, &RawValue)> {
-    struct Sole;
-
-    impl<'de> Visitor<'de> for Sole {
-        type Value = Option<(Cow<'de, str>, &'de RawValue)>;
-
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
-            let Some(key) = fields.next_key_seed(Text)? else { return Ok(None) };
-            let value = fields.next_value()?;
-            // Where another follows, serde_json finds the object unfinished, and so it is no sole field.
-            Ok(Some((key, value)))
-        }
-    }
-
-    serde_json::Deserializer::from_str(text).deserialize_map(Sole).ok().flatten()
-}
-
 /// A value that is passed over, though not without a look at its depth.
-struct Pass<'a, 's> {
-    at: &'a Path<'a>,
-    writer: &'a mut Writer<'s>,
+pub(super) struct Pass<'a, 's> {
+    pub(super) at: &'a Path<'a>,
+    pub(super) writer: &'a mut Writer<'s>,
 }
 
 impl<'de> DeserializeSeed<'de> for Pass<'_, '_> {
