@@ -30,6 +30,7 @@ pub(super) fn write(schema: &Schema, value: &Value, named: Resolve<'_, '_>, out:
         Schema::Float => {
             // By text, for a cast of the double would round twice.
             let float = value.as_number().and_then(|number| number.to_string().parse::<f32>().ok());
+            let float = float.filter(|float| float.is_finite());
             out.extend_from_slice(&float.ok_or_else(|| unfit("float", value))?.to_le_bytes());
         }
         Schema::Double => {
