@@ -18,6 +18,7 @@ pub mod config;
 // The words that every stage shares.
 pub mod clock;
 pub mod event;
+pub mod metrics;
 pub mod outcome;
 
 // HTTP → event.
@@ -31,3 +32,11 @@ pub mod kafka;
 // Record → settlement.
 pub mod deliver;
 pub mod sinks;
+
+// What people and their tools see.
+pub mod console;
+
+// The wiring, and the ways to start it.
+pub mod app;
+pub mod cli;
+pub mod dev;

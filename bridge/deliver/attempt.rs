@@ -12,7 +12,7 @@ use crate::config::Purpose;
 use crate::event::{Identity, header};
 use crate::kafka::{Record, TopicPartition};
 use crate::outcome::{Outcome, Settlement, SkipReason};
-use crate::schema::decode::{Decoder, WriterSchema};
+use crate::schema::{Decoder, WriterSchema};
 use crate::sinks::{Claim, Delivery, Halt, Item, Shape, Sink, parse_rfc3339};
 
 /// A compiled `where`: the event as JSON in, whether it is true out, or why it could not be said.
@@ -126,7 +126,7 @@ impl Context {
         let value = record.value.as_deref().ok_or_else(|| rejected("a tombstone is no event".into()))?;
         let decoded = self.decoder.decode(value).await.map_err(|error| {
             let reason = super::chain(&error);
-            if error.is_retryable() { Outcome::Transient { reason } } else { Outcome::Rejected { reason } }
+            if error.is_transient() { Outcome::Transient { reason } } else { Outcome::Rejected { reason } }
         })?;
         let shape = self.shape_of(&decoded.writer);
 

@@ -1,5 +1,204 @@
-//! HTTP → event.
+//! HTTP → event: what happens to a request, in the order in which it happens.
+//!
+//! limits → look the source up → verify the raw bytes → map → validate and encode in one pass → publish → answer.
+//! A 2xx means that Kafka confirmed every event of the request on its topic, or the request in quarantine.
 
+pub mod answer;
+pub mod body;
+pub mod line;
 pub mod map;
+pub mod publish;
+pub mod server;
+pub mod trace;
 pub mod vectors;
 pub mod verify;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::routing::post;
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::ingest::answer::{Problem, Receipt, Status};
+use crate::ingest::line::{Line, Source};
+use crate::ingest::map::{Mapped, Mapping};
+use crate::ingest::publish::Fault;
+use crate::ingest::server::FirstByte;
+use crate::metrics::SourceMetrics;
+
+/// The door: what is needed before the line behind it stands.
+#[derive(Debug)]
+pub struct Door {
+    /// Empty until schemas and Kafka are there: until then every request is told to come again.
+    pub line: OnceLock<Line>,
+    /// Requests to sources that do not exist are counted under one name.
+    pub unknown: SourceMetrics,
+    pub max_body: usize,
+    pub body_timeout: Duration,
+}
+
+/// A request, read whole and not yet verified.
+struct Unverified {
+    method: http::Method,
+    uri: http::Uri,
+    headers: HeaderMap,
+    body: Bytes,
+    received_ms: i64,
+    deadline: Instant,
+}
+
+/// `POST /hooks/{source}`.
+pub fn router(door: Arc<Door>) -> Router {
+    Router::new().route("/hooks/{source}", post(receive)).fallback(no_such_path).with_state(door)
+}
+
+async fn no_such_path() -> Response<Body> {
+    answer::problem(&Problem {
+        detail: Some("webhooks go to POST /hooks/{source}".to_owned()),
+        ..Problem::new(StatusCode::NOT_FOUND, "no such path")
+    })
+}
+
+/// Answers one request, and counts the answer.
+async fn receive(State(door): State<Arc<Door>>, request: Request<Body>) -> Response<Body> {
+    let now = Instant::now();
+    let first_byte = request.extensions().get::<FirstByte>().map_or(now, |first| first.0);
+    let Some(line) = door.line.get() else {
+        let response = answer::problem(&Problem::unavailable("the bridge is starting"));
+        door.unknown.answered(response.status().as_u16(), first_byte.elapsed().as_secs_f64());
+        return response;
+    };
+    let name = request.uri().path().strip_prefix("/hooks/").unwrap_or_default();
+    let source = line.sources.get(name).map(Arc::clone);
+    let (head, body) = request.into_parts();
+    let received_ms = clock::now_ms() - i64::try_from((now - first_byte).as_millis()).unwrap_or(0);
+    // The body is read before an unknown source is refused, so that the two refusals take the same time.
+    let response = match body::read(&head.headers, body, door.max_body, door.body_timeout).await {
+        Err(refused) => answer::problem(&unread(refused, door.max_body)),
+        Ok(body) => match &source {
+            None => answer::problem(&Problem::unauthorized()),
+            Some(source) => {
+                let request = Unverified {
+                    method: head.method,
+                    uri: head.uri,
+                    headers: head.headers,
+                    body,
+                    received_ms,
+                    deadline: first_byte + source.deadline,
+                };
+                take(line, source, request).await
+            }
+        },
+    };
+    let metrics = source.as_ref().map_or(&door.unknown, |source| &source.metrics);
+    metrics.answered(response.status().as_u16(), first_byte.elapsed().as_secs_f64());
+    response
+}
+
+/// A request for a source that exists.
+async fn take(line: &Line, source: &Source, request: Unverified) -> Response<Body> {
+    let seen = verify::Request {
+        method: request.method.as_str(),
+        url: request.uri.path(),
+        headers: &request.headers,
+        body: &request.body,
+    };
+    match source.verifier.verify(&seen, request.received_ms) {
+        Ok(verified) => source.secret_used(verified.secret_index),
+        Err(rejection) => {
+            source.metrics.signature_rejected(rejection.name());
+            return answer::problem(&Problem::unauthorized());
+        }
+    }
+    match source.mapper.map(&request.headers, &request.body) {
+        Mapping::Events(events) => match events.as_slice() {
+            [event] => accept(line, source, &request, event).await,
+            _ => quarantine(line, source, &request, &Fault::several(events.len())).await,
+        },
+        Mapping::Unmapped if source.ignores_unmapped() => {
+            source.metrics.ignored();
+            answer::receipts(&[Receipt::new(Status::Ignored)])
+        }
+        Mapping::Unmapped => quarantine(line, source, &request, &Fault::unmapped()).await,
+        Mapping::Failed(failure) => invalid(line, source, &request, &Fault::from(failure)).await,
+    }
+}
+
+/// One event: encoded, published, confirmed.
+async fn accept(line: &Line, source: &Source, request: &Unverified, event: &Mapped<'_>) -> Response<Body> {
+    let Some(route) = source.routes.get(&*event.event_type) else {
+        return invalid(line, source, request, &Fault::undefined(&event.event_type)).await;
+    };
+    let sent = match publish::event(line, source, route, &request.into(), event) {
+        Ok(sent) => sent,
+        Err(publish::NotSent::Invalid(fault)) => return invalid(line, source, request, &fault).await,
+        Err(publish::NotSent::Kafka(error)) => return unconfirmed(line, Some(&event.id), &error),
+    };
+    match sent.confirmed(request.deadline).await {
+        Ok(position) => answer::receipts(&[Receipt {
+            event_id: Some(&event.id),
+            event_type: Some(&event.event_type),
+            schema: Some(route.schema()),
+            ..Receipt::new(Status::Accepted).at(&route.topic, position)
+        }]),
+        Err(error) => unconfirmed(line, Some(&event.id), &error),
+    }
+}
+
+/// Authentic, but not an event that its topic may hold: quarantined or refused, as the source says.
+async fn invalid(line: &Line, source: &Source, request: &Unverified, fault: &Fault) -> Response<Body> {
+    if !source.refuses_invalid() {
+        return quarantine(line, source, request, fault).await;
+    }
+    let status = if fault.is_unreadable() { StatusCode::BAD_REQUEST } else { StatusCode::UNPROCESSABLE_ENTITY };
+    answer::problem(&Problem {
+        detail: Some(fault.message.clone()),
+        violations: fault.violations.as_ref().map(Into::into),
+        ..Problem::new(status, "the event does not fit its schema")
+    })
+}
+
+/// The request's raw bytes go to `quarantine.<source>`: a 2xx, since the provider did nothing wrong that a repeat mends.
+async fn quarantine(line: &Line, source: &Source, request: &Unverified, fault: &Fault) -> Response<Body> {
+    let sent = match publish::quarantine(line, source, &request.into(), fault) {
+        Ok(sent) => sent,
+        Err(error) => return unconfirmed(line, fault.event_id.as_deref(), &error),
+    };
+    match sent.confirmed(request.deadline).await {
+        Ok(position) => answer::receipts(&[Receipt {
+            event_id: fault.event_id.as_deref(),
+            reason: Some(fault.reason),
+            violations: fault.violations.as_ref().map(Into::into),
+            ..Receipt::new(Status::Quarantined).at(&source.quarantine_topic, position)
+        }]),
+        Err(error) => unconfirmed(line, fault.event_id.as_deref(), &error),
+    }
+}
+
+/// Kafka did not confirm: never a 2xx, for nobody knows; never a 4xx, for the sender did nothing wrong.
+fn unconfirmed(line: &Line, event_id: Option<&str>, error: &publish::Unconfirmed) -> Response<Body> {
+    line.metrics.publish_failures.with_label_values(&[error.reason()]).inc();
+    tracing::warn!(event_id, error = error as &dyn std::error::Error, "an event was not confirmed");
+    answer::problem(&Problem { event_id, ..Problem::unavailable(error.advice()) })
+}
+
+fn unread(refused: body::Refused, max_body: usize) -> Problem<'static> {
+    match refused {
+        body::Refused::TooLarge => Problem {
+            detail: Some(format!("the body may have {max_body} bytes")),
+            ..Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large")
+        },
+        body::Refused::TooSlow => Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
+        body::Refused::Broken => Problem::new(StatusCode::BAD_REQUEST, "the body ended early"),
+        body::Refused::Encoded => Problem {
+            detail: Some("send the body without content-encoding".to_owned()),
+            ..Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "compressed bodies are not taken")
+        },
+    }
+}

@@ -212,3 +212,9 @@ fn code_of(error: &rdkafka::error::KafkaError) -> Code {
     }
     Code(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))
 }
+
+/// The version of librdkafka that runs.
+#[must_use]
+pub fn library_version() -> String {
+    rdkafka::util::get_rdkafka_version().1
+}

@@ -100,6 +100,17 @@ pub enum Halt {
     Fenced,
 }
 
+/// Why a sink cannot be made of its configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Postgres(#[from] postgres::Error),
+    #[error(transparent)]
+    Http(#[from] http::Error),
+    #[error("this kind of sink is not built yet")]
+    NotBuilt,
+}
+
 /// Where events go.
 #[allow(clippy::large_enum_variant, reason = "one for each worker, and never moved once that runs")]
 pub enum Sink {

@@ -35,6 +35,7 @@ fn config(url: String) -> config::Http {
         url,
         standard_webhooks: Some(Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")),
         concurrency: 1,
+        pacing: config::Pacing::default(),
         timeout: Duration::from_secs(5),
     }
 }

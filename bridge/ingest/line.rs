@@ -1,0 +1,75 @@
+//! The line that requests are put on: each source with what it needs, compiled once, shared by all connections.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{OnInvalid, OnUnmapped};
+use crate::ingest::answer;
+use crate::ingest::map::Mapper;
+use crate::ingest::trace::Traces;
+use crate::ingest::verify::Verifier;
+use crate::kafka::Publisher;
+use crate::metrics::{Counter, Metrics, SourceMetrics};
+use crate::schema::plan::Plan;
+
+/// Everything between a verified request and its answer.
+#[derive(Debug)]
+pub struct Line {
+    pub sources: HashMap<String, Arc<Source>>,
+    pub publisher: Publisher,
+    pub traces: Traces,
+    pub metrics: Metrics,
+}
+
+/// A source, compiled.
+#[derive(Debug)]
+pub struct Source {
+    pub name: String,
+    pub verifier: Verifier,
+    pub mapper: Mapper,
+    /// By event type: only those that this source may send.
+    pub routes: HashMap<String, Route>,
+    pub deadline: Duration,
+    pub on_unmapped: OnUnmapped,
+    pub on_invalid: OnInvalid,
+    pub quarantine_topic: String,
+    pub metrics: SourceMetrics,
+    pub secret_uses: Vec<Counter>,
+}
+
+impl Source {
+    pub(super) fn secret_used(&self, index: usize) {
+        if let Some(counter) = self.secret_uses.get(index) {
+            counter.inc();
+        }
+    }
+
+    pub(super) fn ignores_unmapped(&self) -> bool {
+        self.on_unmapped == OnUnmapped::Ignore
+    }
+
+    pub(super) fn refuses_invalid(&self) -> bool {
+        self.on_invalid == OnInvalid::Reject
+    }
+}
+
+/// Where events of one type go, and as what.
+#[derive(Debug)]
+pub struct Route {
+    pub topic: String,
+    pub subject: String,
+    pub version: u32,
+    pub id: u32,
+    pub plan: Arc<Plan>,
+    /// The schema's address in the registry, for `ce_dataschema`.
+    pub data_schema: String,
+    pub accepted: Counter,
+    pub unknown_fields: Counter,
+}
+
+impl Route {
+    pub(super) fn schema(&self) -> answer::Schema<'_> {
+        answer::Schema { subject: &self.subject, version: self.version, id: self.id }
+    }
+}

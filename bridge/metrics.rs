@@ -1,0 +1,252 @@
+//! Every metric, with its help text: the only place that names the prometheus library.
+//!
+//! Families that others rely on are named in the design's section 9. Labels are bounded: sources, event types and
+//! sinks come from the configuration, everything else from enums.
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+/// Buckets from 1 ms, where a broker on the same host answers, to 10 s, past every deadline.
+const ACK_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Buckets from a tenth of a second to a day: an action may wait out a vendor's outage.
+const ACTION_BUCKETS: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 86_400.0];
+
+/// The families. Cheap to clone: each is a handle.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    pub requests: IntCounterVec,
+    pub accepted: IntCounterVec,
+    pub quarantined: IntCounterVec,
+    pub ignored: IntCounterVec,
+    pub rejected_signatures: IntCounterVec,
+    pub secret_use: IntCounterVec,
+    pub unknown_fields: IntCounterVec,
+    pub ack_seconds: HistogramVec,
+    pub publish_failures: IntCounterVec,
+    pub in_flight_bytes: IntGauge,
+    pub in_flight_records: IntGauge,
+    pub producer_restarts: IntGauge,
+    pub attempts: IntCounterVec,
+    pub settlements: IntCounterVec,
+    pub consent_suppressions: IntCounterVec,
+    pub event_to_action: HistogramVec,
+    pub consumer_lag: IntGaugeVec,
+    pub sink_state: IntGaugeVec,
+}
+
+impl Metrics {
+    /// Registers every family.
+    ///
+    /// # Errors
+    /// Only if two families had one name.
+    pub fn new() -> Result<Self, Error> {
+        let registry = Registry::new_custom(Some("hookbridge".to_owned()), None)?;
+        let counters = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, Error> {
+            register(&registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| -> Result<IntGaugeVec, Error> {
+            register(&registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
+        };
+        let histograms = |name: &str, help: &str, buckets: &[f64], label: &str| -> Result<HistogramVec, Error> {
+            let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+            register(&registry, HistogramVec::new(opts, &[label])?)
+        };
+        let gauge =
+            |name: &str, help: &str| -> Result<IntGauge, Error> { register(&registry, IntGauge::new(name, help)?) };
+        Ok(Self {
+            requests: counters("requests_total", "Requests answered, by status code.", &["source", "code"])?,
+            accepted: counters(
+                "events_accepted_total",
+                "Events confirmed by Kafka on their topic.",
+                &["source", "event_type"],
+            )?,
+            quarantined: counters(
+                "events_quarantined_total",
+                "Authentic requests confirmed by Kafka in quarantine, by reason.",
+                &["source", "reason"],
+            )?,
+            ignored: counters("events_ignored_total", "Authentic requests that no rule takes.", &["source"])?,
+            rejected_signatures: counters(
+                "signatures_rejected_total",
+                "Requests that could not be authenticated, by what was wrong.",
+                &["source", "reason"],
+            )?,
+            secret_use: counters(
+                "secret_use_total",
+                "Requests authenticated by each secret, by its place in the list: an old one at zero can go.",
+                &["source", "secret"],
+            )?,
+            unknown_fields: counters(
+                "unknown_fields_total",
+                "Events with fields that their schema does not have, under `unknown_fields: warn`.",
+                &["source", "event_type"],
+            )?,
+            ack_seconds: histograms(
+                "ack_seconds",
+                "From the first byte of a request to our answer.",
+                ACK_BUCKETS,
+                "source",
+            )?,
+            publish_failures: counters(
+                "publish_failures_total",
+                "Records that Kafka did not confirm, by what is known of them.",
+                &["reason"],
+            )?,
+            in_flight_bytes: gauge("in_flight_bytes", "Bytes handed to Kafka and not yet confirmed.")?,
+            in_flight_records: gauge("in_flight_records", "Records handed to Kafka and not yet confirmed.")?,
+            producer_restarts: gauge("producer_restarts", "Producers replaced after a fatal error.")?,
+            attempts: counters("attempts_total", "Attempts of sinks, by outcome class.", &["sink", "class"])?,
+            settlements: counters("settlements_total", "Records settled by sinks.", &["sink", "outcome", "reason"])?,
+            consent_suppressions: counters(
+                "consent_suppressions_total",
+                "Records that a sink skipped for want of consent to its purpose.",
+                &["sink"],
+            )?,
+            event_to_action: histograms(
+                "event_to_action_seconds",
+                "From the receipt of an event to its settlement by a sink.",
+                ACTION_BUCKETS,
+                "sink",
+            )?,
+            consumer_lag: gauges(
+                "consumer_lag",
+                "Records that a sink has not settled yet.",
+                &["sink", "topic", "partition"],
+            )?,
+            sink_state: gauges(
+                "sink_state",
+                "1 for the state that a sink is in, by the partition that fares worst.",
+                &["sink", "state"],
+            )?,
+            registry,
+        })
+    }
+
+    /// The text exposition format, version 0.0.4.
+    #[must_use]
+    pub fn render(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "the metrics could not be rendered");
+        }
+        text
+    }
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, family: C) -> Result<C, Error> {
+    registry.register(Box::new(family.clone()))?;
+    Ok(family)
+}
+
+/// A family could not be registered.
+#[derive(Debug, thiserror::Error)]
+#[error("a metric could not be registered")]
+pub struct Error(#[from] prometheus::Error);
+
+/// The counters of one source, looked up once: the hot path does no label look-up.
+#[derive(Clone, Debug)]
+pub struct SourceMetrics {
+    source: String,
+    families: Metrics,
+    ok: IntCounter,
+    ack: Histogram,
+}
+
+impl SourceMetrics {
+    #[must_use]
+    pub fn new(families: &Metrics, source: &str) -> Self {
+        Self {
+            source: source.to_owned(),
+            ok: families.requests.with_label_values(&[source, "200"]),
+            ack: families.ack_seconds.with_label_values(&[source]),
+            families: families.clone(),
+        }
+    }
+
+    /// A request was answered.
+    pub fn answered(&self, code: u16, seconds: f64) {
+        if code == 200 {
+            self.ok.inc();
+        } else {
+            self.families.requests.with_label_values(&[self.source.as_str(), &code.to_string()]).inc();
+        }
+        self.ack.observe(seconds);
+    }
+
+    /// The counter of accepted events of one type.
+    #[must_use]
+    pub fn accepted(&self, event_type: &str) -> Counter {
+        Counter(self.families.accepted.with_label_values(&[self.source.as_str(), event_type]))
+    }
+
+    #[must_use]
+    pub fn secret_use(&self, index: usize) -> Counter {
+        Counter(self.families.secret_use.with_label_values(&[self.source.as_str(), &index.to_string()]))
+    }
+
+    #[must_use]
+    pub fn unknown_fields(&self, event_type: &str) -> Counter {
+        Counter(self.families.unknown_fields.with_label_values(&[self.source.as_str(), event_type]))
+    }
+
+    pub fn quarantined(&self, reason: &str) {
+        self.families.quarantined.with_label_values(&[self.source.as_str(), reason]).inc();
+    }
+
+    pub fn ignored(&self) {
+        self.families.ignored.with_label_values(&[self.source.as_str()]).inc();
+    }
+
+    pub fn signature_rejected(&self, reason: &str) {
+        self.families.rejected_signatures.with_label_values(&[self.source.as_str(), reason]).inc();
+    }
+}
+
+/// A counter that was looked up already.
+#[derive(Clone, Debug)]
+pub struct Counter(IntCounter);
+
+impl Counter {
+    pub fn inc(&self) {
+        self.0.inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_that_others_rely_on_are_there_with_help() {
+        let metrics = Metrics::new().unwrap();
+        let source = SourceMetrics::new(&metrics, "stripe");
+        source.answered(200, 0.01);
+        source.answered(503, 0.01);
+        source.accepted("purchase_completed").inc();
+        source.quarantined("invalid");
+        metrics.attempts.with_label_values(&["warehouse", "delivered"]).inc();
+        metrics.settlements.with_label_values(&["warehouse", "delivered", ""]).inc();
+        metrics.event_to_action.with_label_values(&["warehouse"]).observe(0.2);
+        metrics.consumer_lag.with_label_values(&["warehouse", "events.a", "0"]).set(3);
+        let text = String::from_utf8(metrics.render()).unwrap();
+        for line in [
+            r#"hookbridge_requests_total{code="503",source="stripe"} 1"#,
+            r#"hookbridge_events_accepted_total{event_type="purchase_completed",source="stripe"} 1"#,
+            r#"hookbridge_events_quarantined_total{reason="invalid",source="stripe"} 1"#,
+            r#"hookbridge_ack_seconds_count{source="stripe"} 2"#,
+            r#"hookbridge_attempts_total{class="delivered",sink="warehouse"} 1"#,
+            r#"hookbridge_settlements_total{outcome="delivered",reason="",sink="warehouse"} 1"#,
+            r#"hookbridge_event_to_action_seconds_count{sink="warehouse"} 1"#,
+            r#"hookbridge_consumer_lag{partition="0",sink="warehouse",topic="events.a"} 3"#,
+        ] {
+            assert!(text.contains(line), "{line} is not in:\n{text}");
+        }
+        for line in text.lines().filter(|line| line.starts_with("# HELP")) {
+            assert!(line.split_whitespace().count() > 4, "no help text: {line}");
+        }
+    }
+}
