@@ -1,0 +1,166 @@
+//! Everything that can be known before a socket opens: the configuration's schemas, plans, signatures and expressions,
+//! compiled. `check` stops here; `run` goes on from here.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::{Config, Expr, Location, Problem, Purpose, Sink, Source};
+use crate::expr::{self, Program};
+use crate::ingest::map::{self, Mapper};
+use crate::ingest::verify::Verifier;
+use crate::schema::plan::Plan;
+use crate::schema::{EventSchema, files};
+
+/// The configuration with everything in it compiled.
+#[derive(Debug)]
+pub struct Compiled {
+    pub config: Config,
+    /// By event type.
+    pub events: BTreeMap<String, CompiledEvent>,
+    pub sources: Vec<CompiledSource>,
+    pub sinks: Vec<CompiledSink>,
+}
+
+#[derive(Debug)]
+pub struct CompiledEvent {
+    pub schema: EventSchema,
+    pub plan: Arc<Plan>,
+}
+
+#[derive(Debug)]
+pub struct CompiledSource {
+    pub config: Source,
+    pub verifier: Verifier,
+    pub mapper: Mapper,
+}
+
+#[derive(Debug)]
+pub struct CompiledSink {
+    pub config: Sink,
+    pub filter: Option<Arc<Program>>,
+    pub map: Option<Arc<Program>>,
+}
+
+/// Compiles all of it, or names every problem. `file` is what the configuration is called in messages.
+///
+/// # Errors
+/// Every problem found, sorted by line.
+pub fn compile(config: Config, file: &Path) -> Result<Compiled, Vec<Problem>> {
+    let mut found = Found { file, problems: Vec::new() };
+    let events = events(&config, &mut found);
+    let sources = sources(&config, &mut found);
+    let sinks = sinks(&config, &events, &mut found);
+    if found.problems.is_empty() {
+        return Ok(Compiled { config, events, sources, sinks });
+    }
+    found.problems.sort_by_key(|problem| (problem.at.line, problem.at.column));
+    Err(found.problems)
+}
+
+/// The problems found so far.
+struct Found<'a> {
+    file: &'a Path,
+    problems: Vec<Problem>,
+}
+
+impl Found<'_> {
+    fn error(&mut self, at: &Location, error: &dyn std::error::Error) {
+        self.say(at, chain(error), None);
+    }
+
+    fn say(&mut self, at: &Location, message: String, hint: Option<String>) {
+        let mut problem = Problem::error(self.file, at.clone(), message);
+        problem.hint = hint;
+        self.problems.push(problem);
+    }
+
+    /// What is wrong with an expression, at its place in the file.
+    fn expression(&mut self, expr: &Expr, problems: Vec<expr::Problem>) {
+        for problem in problems {
+            self.say(&expr.place(problem.line, problem.column), problem.message, None);
+        }
+    }
+}
+
+fn events(config: &Config, found: &mut Found<'_>) -> BTreeMap<String, CompiledEvent> {
+    let schemas = files::load(&config.schemas, &config.events, &config.kafka.topic_prefix).unwrap_or_else(|problems| {
+        for problem in problems {
+            found.say(&problem.at.clone().unwrap_or_default(), problem.to_string(), problem.error.hint());
+        }
+        Vec::new()
+    });
+    let mut events = BTreeMap::new();
+    for schema in schemas {
+        let Some(definition) = config.events.get(&schema.event_type) else { continue };
+        match Plan::compile(&schema.inlined, definition.unknown_fields) {
+            Ok(plan) => {
+                events.insert(schema.event_type.clone(), CompiledEvent { schema, plan: Arc::new(plan) });
+            }
+            Err(error) => found.error(&definition.at, &error),
+        }
+    }
+    events
+}
+
+fn sources(config: &Config, found: &mut Found<'_>) -> Vec<CompiledSource> {
+    let mut sources = Vec::new();
+    for source in config.sources.values() {
+        let verifier = Verifier::compile(&source.scheme, &source.secrets, source.public_url.as_deref())
+            .map_err(|error| found.error(&source.at, &error));
+        let mapper = Mapper::compile(source, &config.events).map_err(|errors| {
+            for error in errors {
+                // The place says the path already.
+                let (at, message) = match error {
+                    map::Error::Program { at, message } => (at, message),
+                    map::Error::UnknownEvent { at, event } => (at, format!("there is no event `{event}`")),
+                };
+                found.say(&at, message, None);
+            }
+        });
+        if let (Ok(verifier), Ok(mapper)) = (verifier, mapper) {
+            sources.push(CompiledSource { config: source.clone(), verifier, mapper });
+        }
+    }
+    sources
+}
+
+fn sinks(config: &Config, events: &BTreeMap<String, CompiledEvent>, found: &mut Found<'_>) -> Vec<CompiledSink> {
+    let mut sinks = Vec::new();
+    for sink in config.sinks.values() {
+        if let Purpose::Named(purpose) = &sink.purpose {
+            let schemas = sink.events.iter().filter_map(|event| events.get(event)).map(|event| &event.schema);
+            for schema in schemas.filter(|schema| !schema.has_field("consent")) {
+                found.say(
+                    &sink.at,
+                    format!(
+                        "the schema of `{}` has no `consent`, which the purpose `{purpose}` needs",
+                        schema.event_type
+                    ),
+                    Some("add a `consent` map to the schema, or leave the event out of this sink".to_owned()),
+                );
+            }
+        }
+        let filter = program(sink.filter.as_ref(), found);
+        let map = program(sink.map.as_ref(), found);
+        sinks.push(CompiledSink { config: sink.clone(), filter, map });
+    }
+    sinks
+}
+
+fn program(expr: Option<&Expr>, found: &mut Found<'_>) -> Option<Arc<Program>> {
+    let expr = expr?;
+    Program::compile(&expr.text).map(Arc::new).map_err(|problems| found.expression(expr, problems)).ok()
+}
+
+/// An error and its causes in one line, for a problem's message.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,82 @@
+//! Where the stages' observations become metrics.
+
+use std::sync::Arc;
+
+use crate::console::Scrape;
+use crate::deliver::{Observer, State};
+use crate::kafka::{Publisher, TopicPartition};
+use crate::metrics::Metrics;
+
+/// Counts for the metrics, and tells whoever else wants to know.
+struct Counting {
+    metrics: Metrics,
+    also: Option<Arc<dyn Observer>>,
+}
+
+/// What delivery reports to.
+#[must_use]
+pub fn observer(metrics: &Metrics, also: Option<Arc<dyn Observer>>) -> Arc<dyn Observer> {
+    Arc::new(Counting { metrics: metrics.clone(), also })
+}
+
+impl Observer for Counting {
+    fn attempt(&self, sink: &str, class: &'static str) {
+        self.metrics.attempts.with_label_values(&[sink, class]).inc();
+        if let Some(also) = &self.also {
+            also.attempt(sink, class);
+        }
+    }
+
+    fn settled(&self, sink: &str, outcome: &'static str, reason: &'static str, event_to_action: Option<f64>) {
+        self.metrics.settlements.with_label_values(&[sink, outcome, reason]).inc();
+        if reason == "no_consent" {
+            self.metrics.consent_suppressions.with_label_values(&[sink]).inc();
+        }
+        if let Some(seconds) = event_to_action {
+            self.metrics.event_to_action.with_label_values(&[sink]).observe(seconds);
+        }
+        if let Some(also) = &self.also {
+            also.settled(sink, outcome, reason, event_to_action);
+        }
+    }
+
+    fn lag(&self, sink: &str, at: &TopicPartition, records: u64) {
+        let partition = at.partition.to_string();
+        let gauge = self.metrics.consumer_lag.with_label_values(&[sink, &*at.topic, partition.as_str()]);
+        gauge.set(i64::try_from(records).unwrap_or(i64::MAX));
+        if let Some(also) = &self.also {
+            also.lag(sink, at, records);
+        }
+    }
+
+    fn state(&self, sink: &str, state: State) {
+        for known in [State::Running, State::Retrying, State::Held] {
+            self.metrics.sink_state.with_label_values(&[sink, known.name()]).set(i64::from(known == state));
+        }
+        if let Some(also) = &self.also {
+            also.state(sink, state);
+        }
+    }
+}
+
+/// Gauges that are read when somebody asks.
+#[derive(Debug)]
+pub struct Gauges {
+    publisher: Publisher,
+}
+
+impl Gauges {
+    #[must_use]
+    pub fn new(publisher: Publisher) -> Self {
+        Self { publisher }
+    }
+}
+
+impl Scrape for Gauges {
+    fn update(&self, metrics: &Metrics) {
+        let health = self.publisher.health();
+        metrics.in_flight_bytes.set(i64::try_from(health.in_flight_bytes).unwrap_or(i64::MAX));
+        metrics.in_flight_records.set(i64::try_from(health.in_flight_records).unwrap_or(i64::MAX));
+        metrics.producer_restarts.set(i64::try_from(health.restarts).unwrap_or(i64::MAX));
+    }
+}
