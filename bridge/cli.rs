@@ -1,0 +1,180 @@
+//! The command line: what was typed, and which part of the bridge does it.
+//!
+//! Exit codes are stable: 0 fine, 1 found problems, 2 usage, 69 a service is unavailable, 78 configuration.
+
+mod check;
+mod eval;
+mod logs;
+mod run;
+mod schema;
+mod send;
+mod source;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// How a command ended. The numbers follow sysexits.h where it has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Fine = 0,
+    /// The command worked, and found something wrong.
+    Problems = 1,
+    Usage = 2,
+    /// `EX_UNAVAILABLE`: Kafka, the registry, or an address of our own is not to be had.
+    Unavailable = 69,
+    /// `EX_CONFIG`.
+    Config = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Webhooks into Kafka as versioned Avro events, and out again to marketing sinks, with receipts.
+#[derive(Debug, Parser)]
+#[command(name = "hookbridge", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  hookbridge dev                                     everything in one process, to look around
+  hookbridge check --config hookbridge.yaml          every problem of a configuration at once
+  hookbridge run --config hookbridge.yaml            the bridge
+  hookbridge send storefront --config hookbridge.yaml --file event.json
+  echo '{\"a\": 1}' | hookbridge eval '.a + 1'
+
+Exit codes: 0 fine, 1 found problems, 2 usage, 69 a service is unavailable, 78 configuration";
+
+/// Options of every command.
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// The configuration file
+    #[arg(long, global = true, value_name = "FILE", default_value = "hookbridge.yaml", env = "HOOKBRIDGE_CONFIG")]
+    config: PathBuf,
+    /// Machine-readable output
+    #[arg(long, global = true)]
+    json: bool,
+    /// What to log, as a tracing filter: `info` (the default; `dev`: `warn`), `hookbridge=debug,librdkafka=info`
+    #[arg(long, global = true, value_name = "FILTER", env = "HOOKBRIDGE_LOG")]
+    log: Option<String>,
+    /// How to log: `text` by default on a terminal, `json` elsewhere
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, env = "HOOKBRIDGE_LOG_FORMAT")]
+    log_format: Option<logs::Format>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the bridge
+    Run,
+    /// A bridge with everything it needs in one process, no Docker, no Java: ephemeral, for a first look
+    Dev(crate::dev::Options),
+    /// Read a configuration, its schemas and its expressions, and name every problem
+    Check,
+    /// Send a signed test event to a source
+    #[command(after_help = send::EXAMPLES)]
+    Send(send::Args),
+    /// Try a jq expression on a JSON document from standard input or a file
+    #[command(after_help = eval::EXAMPLES)]
+    Eval(eval::Args),
+    /// Work with sources
+    #[command(subcommand)]
+    Source(source::Command),
+    /// Work with schemas
+    #[command(subcommand)]
+    Schema(schema::Command),
+    /// Print shell completions
+    Completions {
+        /// Whose
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Parses the command line, runs the command, and answers its exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let usage = error.use_stderr();
+            // Nobody is left to tell if printing fails.
+            let _ = error.print();
+            return if usage { Exit::Usage.into() } else { Exit::Fine.into() };
+        }
+    };
+    let mut out = io::stdout();
+    let mut err = io::stderr();
+    let exit = dispatch(cli, &mut out, &mut err);
+    let exit = exit.unwrap_or_else(|error| {
+        // The reader of our output has gone (`| head`): that is its good right.
+        if error.kind() == io::ErrorKind::BrokenPipe { Exit::Fine } else { Exit::Problems }
+    });
+    let _ = out.flush();
+    exit.into()
+}
+
+fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Exit> {
+    let common = &cli.common;
+    match cli.command {
+        Command::Run => run::run(common, err),
+        Command::Dev(options) => run::dev(common, &options, err),
+        Command::Check => check::check(common, out, err),
+        Command::Send(args) => send::send(common, &args, out, err),
+        Command::Eval(args) => eval::eval(&args, out, err),
+        Command::Source(source::Command::Test(args)) => source::test(&args, out, err),
+        Command::Schema(command) => schema::schema(common, &command, out, err),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "hookbridge", &mut &mut *out);
+            Ok(Exit::Fine)
+        }
+    }
+}
+
+/// Prints an error with its chain of causes, and a hint for what to do.
+fn report(err: &mut dyn Write, error: &(dyn std::error::Error + 'static), hint: Option<&str>) -> io::Result<()> {
+    writeln!(err, "error: {error}")?;
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        writeln!(err, "  caused by: {error}")?;
+        cause = error.source();
+    }
+    if let Some(hint) = hint {
+        writeln!(err, "\nhint: {hint}")?;
+    }
+    Ok(())
+}
+
+/// Reads a file, or standard input where none is named or `-` is. Bounded, so that a slip (`< /dev/zero`) ends.
+fn read_input(file: Option<&std::path::Path>) -> io::Result<Vec<u8>> {
+    /// Far above any event, far below what hurts.
+    const MAX_INPUT: u64 = 64 << 20;
+    let reader: Box<dyn io::Read> = match file {
+        Some(path) if path.as_os_str() != "-" => Box::new(std::fs::File::open(path)?),
+        _ => Box::new(io::stdin()),
+    };
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(reader, MAX_INPUT + 1), &mut bytes)?;
+    if bytes.len() as u64 > MAX_INPUT {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the input is larger than 64 MiB"));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

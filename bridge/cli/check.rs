@@ -1,0 +1,75 @@
+//! `hookbridge check`: the configuration, its schemas and its expressions, every problem at once, offline.
+
+use std::io::{self, Write};
+
+use super::{Common, Exit, report};
+use crate::app::compile::{Compiled, compile};
+use crate::config::{self, Problem};
+
+pub(super) fn check(common: &Common, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Exit> {
+    let loaded = match config::load(&common.config, &config::Process) {
+        Ok(loaded) => loaded,
+        Err(problems) => return print(common, &problems.all, out).map(|()| Exit::Config),
+    };
+    let config = &loaded.config;
+    let summary =
+        format!("{} events, {} sources, {} sinks", config.events.len(), config.sources.len(), config.sinks.len());
+    let (mut all, exit) = match compile(loaded.config, &loaded.file) {
+        Ok(_) => (Vec::new(), Exit::Fine),
+        Err(problems) => (problems, Exit::Config),
+    };
+    all.extend(loaded.warnings);
+    all.extend(loaded.not_built);
+    all.sort_by_key(|problem| (problem.at.line, problem.at.column));
+    print(common, &all, out)?;
+    if exit == Exit::Fine {
+        writeln!(err, "{}: fine: {summary}", common.config.display())?;
+    }
+    Ok(exit)
+}
+
+/// For `run` and its like: the configuration compiled, or its problems printed. What is not built yet is refused.
+pub(super) fn compiled(common: &Common, err: &mut dyn Write) -> io::Result<Result<Compiled, Exit>> {
+    let loaded = match config::load(&common.config, &config::Process) {
+        Ok(loaded) => loaded,
+        Err(problems) => return refused(common, &problems.all, err),
+    };
+    for warning in &loaded.warnings {
+        tracing::warn!(line = warning.at.line, path = %warning.at.path, "{}", warning.message);
+    }
+    if !loaded.not_built.is_empty() {
+        return refused(common, &loaded.not_built, err);
+    }
+    match compile(loaded.config, &loaded.file) {
+        Ok(compiled) => Ok(Ok(compiled)),
+        Err(problems) => refused(common, &problems, err),
+    }
+}
+
+fn refused(common: &Common, problems: &[Problem], err: &mut dyn Write) -> io::Result<Result<Compiled, Exit>> {
+    print(common, problems, err)?;
+    Ok(Err(Exit::Config))
+}
+
+fn print(common: &Common, problems: &[Problem], out: &mut dyn Write) -> io::Result<()> {
+    for problem in problems {
+        if common.json {
+            serde_json::to_writer(&mut *out, problem)?;
+            writeln!(out)?;
+        } else {
+            writeln!(out, "{problem}")?;
+        }
+    }
+    Ok(())
+}
+
+/// Starts logging, or says why not.
+pub(super) fn logging(common: &Common, default: &str, err: &mut dyn Write) -> io::Result<Option<Exit>> {
+    match super::logs::start(common.log.as_deref().unwrap_or(default), common.log_format) {
+        Ok(()) => Ok(None),
+        Err(error) => {
+            report(err, &error, Some("a filter looks like `info` or `hookbridge=debug,librdkafka=info`"))?;
+            Ok(Some(Exit::Usage))
+        }
+    }
+}

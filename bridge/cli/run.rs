@@ -1,0 +1,105 @@
+//! `hookbridge run`, `dev` and `schema register`: the commands that talk to the world.
+
+use std::io::{self, Write};
+
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::check::{compiled, logging};
+use super::{Common, Exit, report};
+use crate::app::{self, Mode, Stop};
+use crate::schema::registry::Registry;
+
+pub(super) fn run(common: &Common, err: &mut dyn Write) -> io::Result<Exit> {
+    if let Some(exit) = logging(common, "info", err)? {
+        return Ok(exit);
+    }
+    let compiled = match compiled(common, err)? {
+        Ok(compiled) => compiled,
+        Err(exit) => return Ok(exit),
+    };
+    let runtime = Runtime::new()?;
+    let ended = runtime.block_on(async {
+        let stop = on_signals()?;
+        Ok::<_, io::Error>(app::run(compiled, Mode { real_cluster: true, observer: None }, stop).await)
+    })?;
+    finish(runtime);
+    match ended {
+        Ok(()) => Ok(Exit::Fine),
+        Err(error) => {
+            report(err, &error, None)?;
+            Ok(if error.is_config() { Exit::Config } else { Exit::Unavailable })
+        }
+    }
+}
+
+pub(super) fn dev(common: &Common, options: &crate::dev::Options, err: &mut dyn Write) -> io::Result<Exit> {
+    if let Some(exit) = logging(common, "warn", err)? {
+        return Ok(exit);
+    }
+    let runtime = Runtime::new()?;
+    let ended = runtime.block_on(async {
+        let stop = on_signals()?;
+        Ok::<_, io::Error>(crate::dev::run(options, stop).await)
+    })?;
+    finish(runtime);
+    match ended {
+        Ok(()) => Ok(Exit::Fine),
+        Err(error) => {
+            report(err, &error, error.hint())?;
+            Ok(Exit::Unavailable)
+        }
+    }
+}
+
+pub(super) fn register(common: &Common, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Exit> {
+    let compiled = match compiled(common, err)? {
+        Ok(compiled) => compiled,
+        Err(exit) => return Ok(exit),
+    };
+    let registry = match Registry::new(&compiled.config.registry) {
+        Ok(registry) => registry,
+        Err(error) => {
+            report(err, &error, None)?;
+            return Ok(Exit::Config);
+        }
+    };
+    let runtime = Runtime::new()?;
+    let mut exit = Exit::Fine;
+    for event in compiled.events.values() {
+        match runtime.block_on(registry.register(&event.schema)) {
+            Ok(registered) => {
+                writeln!(out, "{} version {} id {}", event.schema.subject, registered.version, registered.id)?;
+            }
+            Err(error) => {
+                let unreachable = error.is_transient();
+                report(err, &error, None)?;
+                exit = if unreachable { Exit::Unavailable } else { Exit::Problems };
+            }
+        }
+    }
+    Ok(exit)
+}
+
+/// SIGTERM and SIGINT ask for a stop; a second one ends the process at once, for a person who will not wait.
+fn on_signals() -> io::Result<Stop> {
+    let (sender, stop) = Stop::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        for round in 0..2 {
+            tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
+            if round == 0 {
+                let _ = sender.send(true);
+            }
+        }
+        #[allow(clippy::exit, reason = "the second signal asks for exactly this")]
+        std::process::exit(130);
+    });
+    Ok(stop)
+}
+
+/// Ends the runtime without waiting for librdkafka's blocking calls: everything that matters has been flushed.
+fn finish(runtime: Runtime) {
+    runtime.shutdown_background();
+}

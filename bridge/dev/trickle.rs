@@ -1,0 +1,120 @@
+//! The trickle of samples: each is signed as its provider would and sent over HTTP, as from outside.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use serde::Deserialize;
+
+use super::Options;
+use super::samples::{Kind, Sample, Samples};
+use super::view::View;
+use crate::app::compile::Compiled;
+use crate::catalog::SourceScheme;
+use crate::clock;
+use crate::ingest::verify::{self, Message};
+
+/// Sends samples at a fixed pace once the bridge is ready.
+pub(super) struct Trickle {
+    schemes: Vec<(String, SourceScheme)>,
+    base: String,
+    ready: String,
+    every: Option<Duration>,
+    events: Option<u64>,
+    view: Arc<View>,
+    client: reqwest::Client,
+}
+
+/// The answer, as far as it is shown.
+#[derive(Deserialize)]
+struct Answer {
+    events: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    status: String,
+    topic: Option<String>,
+    partition: Option<i32>,
+    offset: Option<i64>,
+}
+
+impl Trickle {
+    pub(super) fn new(compiled: &Compiled, options: &Options, view: Arc<View>) -> Self {
+        let sources = compiled.sources.iter();
+        Self {
+            schemes: sources.map(|source| (source.config.name.clone(), source.config.scheme.clone())).collect(),
+            base: format!("http://{}/hooks", options.listen),
+            ready: format!("http://{}/readyz", options.admin),
+            every: (options.rate > 0.0).then(|| Duration::from_secs_f64(1.0 / options.rate)),
+            events: options.events,
+            view,
+            client: reqwest::Client::new(),
+        }
+    }
+
+    /// Until the wanted number was sent; for ever where none was named.
+    pub(super) async fn run(self) {
+        let Some(every) = self.every else { return std::future::pending().await };
+        let mut look = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            look.tick().await;
+            let ready = self.client.get(&self.ready).send().await;
+            if ready.is_ok_and(|answer| answer.status().is_success()) {
+                break;
+            }
+        }
+        let mut samples = Samples::new(clock::now_ms().unsigned_abs(), &format!("dev{}", std::process::id()));
+        let mut ticks = tokio::time::interval(every);
+        let mut sent = 0;
+        loop {
+            ticks.tick().await;
+            let (source, kind) = match sent % 4 {
+                1 => ("storefront", Kind::Lead),
+                3 => ("stripe", Kind::Invoice),
+                _ => ("storefront", Kind::Purchase),
+            };
+            let sample = samples.next(kind, clock::now_ms());
+            self.send(source, &sample).await;
+            sent += 1;
+            if self.events.is_some_and(|events| sent >= events) {
+                return;
+            }
+        }
+    }
+
+    async fn send(&self, source: &str, sample: &Sample) {
+        let Some((_, scheme)) = self.schemes.iter().find(|(name, _)| name == source) else { return };
+        let path = format!("{}/{source}", self.base);
+        let message = Message {
+            id: &sample.id,
+            now_ms: clock::now_ms(),
+            method: "POST",
+            url: &path,
+            headers: &HeaderMap::new(),
+            body: &sample.body,
+        };
+        let headers = match verify::sign(scheme, &super::secret_of(source), &message) {
+            Ok(headers) => headers,
+            Err(error) => return self.view.answered(source, sample.event_type, false, &error.to_string()),
+        };
+        let request = self.client.post(&path).headers(headers).header("content-type", "application/json");
+        let (ok, what) = match request.body(sample.body.clone()).send().await {
+            Ok(answer) => {
+                let status = answer.status();
+                let what = answer.json::<Answer>().await.map_or_else(|_| String::new(), |answer| told(&answer));
+                (status.is_success(), format!("{:<11} {what}", status.as_u16()))
+            }
+            Err(error) => (false, error.to_string()),
+        };
+        self.view.answered(source, sample.event_type, ok, &what);
+    }
+}
+
+fn told(answer: &Answer) -> String {
+    let Some(entry) = answer.events.first() else { return String::new() };
+    match (&entry.topic, entry.partition, entry.offset) {
+        (Some(topic), Some(partition), Some(offset)) => format!("{} {topic} {partition}@{offset}", entry.status),
+        _ => entry.status.clone(),
+    }
+}
