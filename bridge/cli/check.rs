@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::{Common, Exit, report};
 use crate::app::compile::{Compiled, compile};
-use crate::config::{self, Problem};
+use crate::config::{self, Problem, Severity};
 
 pub(super) fn check(common: &Common, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Exit> {
     let loaded = match config::load(&common.config, &config::Process) {
@@ -38,7 +38,9 @@ pub(super) fn compiled(common: &Common, err: &mut dyn Write) -> io::Result<Resul
         tracing::warn!(line = warning.at.line, path = %warning.at.path, "{}", warning.message);
     }
     if !loaded.not_built.is_empty() {
-        return refused(common, &loaded.not_built, err);
+        // What `check` warns of is in the way now.
+        let refusals = loaded.not_built.into_iter().map(|problem| Problem { severity: Severity::Error, ..problem });
+        return refused(common, &refusals.collect::<Vec<_>>(), err);
     }
     match compile(loaded.config, &loaded.file) {
         Ok(compiled) => Ok(Ok(compiled)),

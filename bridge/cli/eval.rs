@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::{Exit, read_input, report};
-use crate::expr;
+use crate::expr::{self, Tried};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -35,7 +35,13 @@ pub(super) fn eval(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> io:
             }
             Ok(Exit::Fine)
         }
-        Err(error) => {
+        Err(Tried::Broken(problems)) => {
+            for problem in problems {
+                writeln!(err, "error: line {}, column {}: {}", problem.line, problem.column, problem.message)?;
+            }
+            Ok(Exit::Problems)
+        }
+        Err(Tried::Failed(error)) => {
             report(err, &error, None)?;
             Ok(Exit::Problems)
         }
