@@ -233,23 +233,22 @@ async fn topics(compiled: &Compiled, client: &Client, readiness: &Readiness) -> 
 fn topic_plans(compiled: &Compiled) -> Vec<TopicPlan> {
     let config = &compiled.config;
     let defaults = &config.kafka.topic_defaults;
-    let plan = |name: String, max_message_bytes: Option<usize>| TopicPlan {
+    let plan = |name: String| TopicPlan {
         name,
         partitions: defaults.partitions,
         replication: defaults.replication_factor,
         min_isr: defaults.min_insync_replicas,
         retention: Some(defaults.retention),
         cleanup: Cleanup::Delete,
-        max_message_bytes,
+        max_message_bytes: Some(max_record(config)),
     };
-    let events = compiled.events.values().map(|event| plan(event.schema.topic.clone(), None));
-    let quarantine =
-        config.sources.keys().map(|source| plan(quarantine_topic(config, source), Some(max_record(config))));
+    let events = compiled.events.values().map(|event| plan(event.schema.topic.clone()));
+    let quarantine = config.sources.keys().map(|source| plan(quarantine_topic(config, source)));
     events.chain(quarantine).collect()
 }
 
-/// The largest record that we write: a request's whole body in quarantine, with its headers and the violations, which
-/// librdkafka and brokers count too.
+/// The largest record that we write: a request's whole body, as an event or in quarantine, with its headers and the
+/// violations, which librdkafka and brokers count too.
 fn max_record(config: &Config) -> usize {
     const HEADERS: usize = 256 * 1024;
     config.ingest.max_body + HEADERS
