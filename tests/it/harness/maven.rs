@@ -91,12 +91,7 @@ impl Cache {
     ///
     /// Filled under another name and renamed, so that what is there is whole; under a lock, so that two test runs
     /// that start at once download once.
-    fn item(
-        &self,
-        name: &str,
-        what: &str,
-        fill: impl FnOnce(&Path) -> Result<(), String>,
-    ) -> Result<PathBuf, String> {
+    fn item(&self, name: &str, what: &str, fill: impl FnOnce(&Path) -> Result<(), String>) -> Result<PathBuf, String> {
         let folder = self.folder.join(name);
         if folder.is_dir() {
             return Ok(folder);

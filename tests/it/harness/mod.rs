@@ -62,13 +62,12 @@ impl Services {
         let postgres_folder = postgres.is_none().then(|| cache.postgres()).transpose()?;
 
         let (own_kafka, own_registry, own_postgres) = thread::scope(|scope| {
-            let kafka = scope.spawn(|| kafka.is_none().then(|| timed("Kafka", || Kafka::start(&classpath))).transpose());
-            let registry = scope.spawn(|| {
-                registry_folder.map(|folder| timed("Apicurio", || Registry::start(&folder))).transpose()
-            });
-            let postgres = scope.spawn(|| {
-                postgres_folder.map(|folder| timed("Postgres", || Postgres::start(&folder))).transpose()
-            });
+            let kafka =
+                scope.spawn(|| kafka.is_none().then(|| timed("Kafka", || Kafka::start(&classpath))).transpose());
+            let registry = scope
+                .spawn(|| registry_folder.map(|folder| timed("Apicurio", || Registry::start(&folder))).transpose());
+            let postgres = scope
+                .spawn(|| postgres_folder.map(|folder| timed("Postgres", || Postgres::start(&folder))).transpose());
             (kafka.join(), registry.join(), postgres.join())
         });
         let own_kafka = own_kafka.expect("no panic")?;

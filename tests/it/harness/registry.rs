@@ -27,9 +27,16 @@ impl Registry {
             // Otherwise silent, and the line that says "Listening on" is what we wait for.
             .arg("-Dquarkus.log.category.\"io.quarkus\".level=INFO")
             .arg("-jar")
-            .args(installation.read_dir().ok().into_iter().flatten().flatten().map(|entry| entry.path()).find(|path| {
-                path.file_name().is_some_and(|name| name.to_string_lossy().ends_with("-runner.jar"))
-            }))
+            .args(
+                installation
+                    .read_dir()
+                    .ok()
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .map(|entry| entry.path())
+                    .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().ends_with("-runner.jar"))),
+            )
             .current_dir(&folder);
         let ready = |line: &str| line.contains("Listening on:");
         let process = Process::start("Apicurio", command, &folder.join("registry.log"), "KILL", ready)?;
