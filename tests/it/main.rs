@@ -10,5 +10,10 @@
     reason = "a test that cannot go on has to say so and end"
 )]
 
+mod bad_input;
+mod cli;
+mod crash;
+mod drain;
 mod harness;
+mod the_line;
 mod trio;

@@ -1,15 +1,20 @@
 //! What every test stands on: the real Kafka, registry and Postgres, the real binary, and a reader that is not ours.
 
+pub(crate) mod avro;
+pub(crate) mod bridge;
+pub(crate) mod gate;
+pub(crate) mod http;
 pub(crate) mod kafka;
 pub(crate) mod maven;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod reader;
 pub(crate) mod registry;
+pub(crate) mod senders;
 
 use std::sync::LazyLock;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kafka::Kafka;
 use maven::Cache;
@@ -40,12 +45,6 @@ pub(crate) fn services() -> &'static Services {
 pub(crate) fn own_kafka() -> Kafka {
     let classpath = services().cache.kafka().expect("Kafka is in the cache, the shared one runs from it");
     Kafka::start(&classpath).expect("a second broker")
-}
-
-/// A registry of the test's own, to be ended as the test likes.
-pub(crate) fn own_registry() -> Registry {
-    let installation = services().cache.registry().expect("the registry's download");
-    Registry::start(&installation).expect("a second registry")
 }
 
 impl Services {
@@ -98,4 +97,45 @@ fn timed<T>(name: &str, start: impl FnOnce() -> Result<T, String>) -> Result<T, 
 /// Eight letters that no other test, run or machine has.
 pub(crate) fn random_name() -> String {
     uuid::Uuid::new_v4().simple().to_string()[..8].to_owned()
+}
+
+/// Looks again until there is something, for as long as `bound`; then the test fails. The one place that waits by the
+/// clock: for what sends no word when it has happened.
+pub(crate) async fn eventually<T>(what: &str, bound: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    let mut ticks = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        ticks.tick().await;
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(began.elapsed() < bound, "waited {bound:?} for {what}");
+    }
+}
+
+/// Numbers that look random and are the same for the same seed (SplitMix64).
+#[derive(Debug, Clone)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    /// From `HOOKBRIDGE_TEST_SEED`, else a new one; printed, so that a failure can be had again.
+    pub(crate) fn seeded(test: &str) -> Self {
+        let given = given("HOOKBRIDGE_TEST_SEED").map(|seed| seed.parse().expect("HOOKBRIDGE_TEST_SEED is a number"));
+        let seed = given.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
+        progress(&format!("{test}: HOOKBRIDGE_TEST_SEED={seed}"));
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Below `bound`.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
 }

@@ -200,12 +200,6 @@ impl Process {
         sent.expect("`sh` starts");
     }
 
-    /// Asks it to stop and waits.
-    pub(crate) fn terminate(&mut self, bound: Duration) -> Result<ExitStatus, String> {
-        self.signal("TERM");
-        self.wait_ended(bound)
-    }
-
     /// What a power cut is to a process.
     pub(crate) fn kill9(&mut self) {
         if self.reaped.is_none() {

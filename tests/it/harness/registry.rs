@@ -11,7 +11,7 @@ const START: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub(crate) struct Registry {
     port: u16,
-    process: Process,
+    _process: Process,
 }
 
 impl Registry {
@@ -41,16 +41,11 @@ impl Registry {
         let ready = |line: &str| line.contains("Listening on:");
         let process = Process::start("Apicurio", command, &folder.join("registry.log"), "KILL", ready)?;
         process.wait_ready(START)?;
-        Ok(Self { port, process })
+        Ok(Self { port, _process: process })
     }
 
     /// The root of the Confluent-compatible API.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}/apis/ccompat/v7", self.port)
-    }
-
-    /// It is gone, and connections are refused.
-    pub(crate) fn kill9(&mut self) {
-        self.process.kill9();
     }
 }
