@@ -205,7 +205,11 @@ const BORDERS: &[(&str, &[&str], &str)] = &[
         &["bridge/schema/registry.rs", "bridge/schema/answer.rs"],
         "the registry's client, and the reading of its errors, can be replaced without a change elsewhere",
     ),
-    ("tokio_postgres", &["bridge/sinks/postgres"], "one sink, one place that knows its database"),
+    (
+        "tokio_postgres",
+        &["bridge/sinks/postgres", "bridge/config/read/sinks.rs"],
+        "one sink knows its database; the configuration asks only whether an address can be read",
+    ),
 ];
 
 #[test]
@@ -343,15 +347,11 @@ fn layers_are_used_downwards_only() {
 const MAX_LINES: usize = 600;
 
 /// Longer files, why, and since when. Nobody adds a line here without one.
-const LONG: &[(&str, usize, &str)] = &[
-    (
-        "bridge/kafka/consume/poll.rs",
-        680,
-        "2026-11: one thread's whole life, each branch a rule of the rebalance protocol",
-    ),
-    ("bridge/expr/value.rs", 760, "2026-11: one type and the traits that jaq wants of it"),
-    ("bridge/expr/tests.rs", 680, "2026-11: one table"),
-];
+const LONG: &[(&str, usize, &str)] = &[(
+    "bridge/kafka/consume/poll.rs",
+    680,
+    "2026-11: one thread's whole life, each branch a rule of the rebalance protocol",
+)];
 
 #[test]
 fn a_file_is_one_idea_long() {
@@ -484,7 +484,7 @@ fn every_decision_is_in_the_list_of_decisions() {
     let mut violations = Vec::new();
     for entry in fs::read_dir(&folder).unwrap() {
         let name = entry.unwrap().file_name().to_string_lossy().into_owned();
-        if name != "README.md" && name.ends_with(".md") && !index.contains(&name) {
+        if name != "README.md" && Path::new(&name).extension() == Some("md".as_ref()) && !index.contains(&name) {
             violations.push(name);
         }
     }

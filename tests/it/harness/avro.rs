@@ -34,7 +34,7 @@ impl Decoder {
         }
         let (schema, others) = &self.schemas[&id];
         let all: Vec<&Schema> = others.iter().chain([schema]).collect();
-        let reader = GenericDatumReader::builder(schema).writer_schemata(all).and_then(|reader| reader.build());
+        let reader = GenericDatumReader::builder(schema).writer_schemata(all).expect("its references").build();
         let read = reader.and_then(|reader| reader.read_value(&mut datum)).expect("a datum of its schema");
         assert!(datum.is_empty(), "{} bytes after the datum", datum.len());
         plain(read)

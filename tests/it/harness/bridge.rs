@@ -281,37 +281,44 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
 
 /// A scrape of `/metrics`.
 #[derive(Debug)]
-pub(crate) struct Metrics(Vec<(String, Vec<(String, String)>, f64)>);
+pub(crate) struct Metrics(Vec<Sample>);
+
+#[derive(Debug)]
+struct Sample {
+    name: String,
+    labels: Vec<(String, String)>,
+    value: f64,
+}
 
 impl Metrics {
     fn parse(text: &str) -> Self {
         let samples = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
-        Self(samples.map(|line| sample(line).unwrap_or_else(|| panic!("not a sample: {line:?}"))).collect())
+        Self(samples.map(|line| Sample::parse(line).unwrap_or_else(|| panic!("not a sample: {line:?}"))).collect())
     }
 
     /// The sum over every series of that name which has these labels.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let has = |found: &[(String, String)], (label, value): &(&str, &str)| {
-            found.iter().any(|(name, is)| name == label && is == value)
-        };
-        let matching = self
-            .0
-            .iter()
-            .filter(|(found, has_labels, _)| found == name && labels.iter().all(|label| has(has_labels, label)));
-        matching.map(|(.., value)| value).sum()
+        let matches = |sample: &&Sample| sample.name == name && labels.iter().all(|label| sample.has(label));
+        self.0.iter().filter(matches).map(|sample| sample.value).sum()
     }
 }
 
-/// `name{label="value",…} number`; the tests' label values hold neither quotes nor commas.
-fn sample(line: &str) -> Option<(String, Vec<(String, String)>, f64)> {
-    let (series, value) = line.rsplit_once(' ')?;
-    let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-    let labels = labels.trim_end_matches('}').split(',').filter(|label| !label.is_empty());
-    let labels = labels.map(|label| {
-        let (name, value) = label.split_once('=')?;
-        Some((name.to_owned(), value.trim_matches('"').to_owned()))
-    });
-    Some((name.to_owned(), labels.collect::<Option<_>>()?, value.parse().ok()?))
+impl Sample {
+    /// `name{label="value",…} number`; the tests' label values hold neither quotes nor commas.
+    fn parse(line: &str) -> Option<Self> {
+        let (series, value) = line.rsplit_once(' ')?;
+        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        let labels = labels.trim_end_matches('}').split(',').filter(|label| !label.is_empty());
+        let labels = labels.map(|label| {
+            let (name, value) = label.split_once('=')?;
+            Some((name.to_owned(), value.trim_matches('"').to_owned()))
+        });
+        Some(Self { name: name.to_owned(), labels: labels.collect::<Option<_>>()?, value: value.parse().ok()? })
+    }
+
+    fn has(&self, (label, value): &(&str, &str)) -> bool {
+        self.labels.iter().any(|(name, is)| name == label && is == value)
+    }
 }
 
 /// The receipt of the one event of a request, from a 2xx.

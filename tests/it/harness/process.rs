@@ -48,6 +48,7 @@ for group in $groups; do kill -s KILL -- "-${group#*:}"; done
 static REAPER_PIPE: LazyLock<Mutex<ChildStdin>> = LazyLock::new(|| {
     // A group of its own: Ctrl-C in a terminal must reach us and not it.
     // No inherited output either: whoever reads ours would wait for its end as well.
+    #[allow(clippy::zombie_processes, reason = "it outlives us: our end is what it waits for")]
     let mut shell = Command::new("sh")
         .args(["-c", REAPER])
         .stdin(Stdio::piped())
@@ -67,7 +68,11 @@ fn tell_reaper(line: &str) {
 /// The folder of this run, removed when the run ends; `HOOKBRIDGE_TEST_KEEP=1` keeps it.
 static RUN_FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = tempfile::Builder::new().prefix("hookbridge-it-").tempdir().expect("a temporary folder").keep();
-    assert!(!folder.to_string_lossy().contains(char::is_whitespace), "{folder:?}: the reaper wants no blanks");
+    assert!(
+        !folder.to_string_lossy().contains(char::is_whitespace),
+        "{}: the reaper wants no blanks",
+        folder.display()
+    );
     // Postgres runs as another user and has to pass through.
     make_passable(&folder);
     if std::env::var_os("HOOKBRIDGE_TEST_KEEP").is_none() {
