@@ -15,5 +15,6 @@ mod cli;
 mod crash;
 mod drain;
 mod harness;
+mod postgres_sink;
 mod the_line;
 mod trio;
