@@ -16,6 +16,7 @@ pub mod catalog;
 pub mod config;
 
 // The words that every stage shares.
+pub mod calendar;
 pub mod clock;
 pub mod event;
 pub mod metrics;

@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::consent;
 use super::flow::{Halted, Report, Settled};
 use super::route::{Route, Routes};
+use crate::calendar::parse_rfc3339;
 use crate::config::Purpose;
 use crate::event::{Identity, header};
 use crate::kafka::{Record, TopicPartition};
 use crate::outcome::{Outcome, Settlement, SkipReason};
 use crate::schema::{Decoder, WriterSchema};
-use crate::sinks::{Claim, Delivery, Halt, Item, Shape, Sink, parse_rfc3339};
+use crate::sinks::{Claim, Delivery, Halt, Item, Shape, Sink};
 
 /// A compiled `where`: the event as JSON in, whether it is true out, or why it could not be said.
 pub type Filter = Arc<dyn Fn(&[u8]) -> Result<bool, String> + Send + Sync>;

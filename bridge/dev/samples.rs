@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::clock::Rfc3339;
+use crate::calendar::Rfc3339;
 
 /// What a sample is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -54,7 +54,6 @@ mod walk;
 
 // What is written, and what is said.
 mod decimal;
-mod instant;
 mod number;
 mod pointer;
 mod writer;

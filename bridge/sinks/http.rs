@@ -13,9 +13,9 @@ use hmac::{Hmac, KeyInit, Mac};
 use reqwest::{Client, StatusCode, Url, header};
 use sha2::Sha256;
 
-use super::calendar::{self, Unit};
 use super::egress::{self, Guard, Network};
 use super::{Delivery, Item, Progress, json};
+use crate::calendar::{Rfc3339, parse_http_date};
 use crate::clock;
 use crate::config;
 use crate::outcome::Outcome;
@@ -142,12 +142,12 @@ fn body_of(delivery: &Delivery) -> Result<Vec<u8>, json::Error> {
         Some(mapped) => mapped.clone(),
         None => delivery.shape.to_json(&delivery.value)?,
     };
-    let received = delivery.received_at_ms.map(|ms| calendar::timestamp(ms, Unit::Millis));
+    let received = delivery.received_at_ms.map(|ms| Rfc3339::from_ms(ms));
     let mut body = Vec::with_capacity(data.len() + 128);
     body.extend_from_slice(br#"{"type":"#);
     json::write_string(&delivery.identity.event_type, &mut body);
     body.extend_from_slice(br#","timestamp":"#);
-    match delivery.occurred_at.as_ref().or(received.as_ref()) {
+    match delivery.occurred_at.as_deref().or(received.as_ref().map(Rfc3339::as_str)) {
         Some(timestamp) => json::write_string(timestamp, &mut body),
         None => body.extend_from_slice(b"null"),
     }
@@ -178,7 +178,7 @@ fn pause_of(text: &str, now_ms: i64) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let until = calendar::parse_http_date(text.trim())?;
+    let until = parse_http_date(text.trim())?;
     Some(Duration::from_secs(u64::try_from(until - now_ms / 1_000).unwrap_or(0)))
 }
 

@@ -21,7 +21,7 @@ use apache_avro::types::Value;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::calendar::{self, Unit};
+use crate::calendar::{self, Unit};
 
 /// Deeper nesting than any event of ours has; the recursion below must end even for a foreign producer's.
 const MAX_DEPTH: usize = 64;

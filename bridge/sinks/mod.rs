@@ -6,8 +6,6 @@ pub mod http;
 pub mod json;
 pub mod postgres;
 
-mod calendar;
-
 use std::fmt;
 use std::sync::Arc;
 
@@ -18,7 +16,6 @@ use crate::event::Identity;
 use crate::kafka::{NextOffset, TopicPartition};
 use crate::outcome::{Outcome, SkipReason};
 
-pub(crate) use calendar::parse_rfc3339;
 pub use json::Shape;
 
 /// An event on its way to a sink.

@@ -4,7 +4,8 @@ use super::number::{double, float, ranged};
 use super::pointer::{MAX_DEPTH, Path, nesting};
 use super::record::Scratch;
 use super::shape::{Node, Union, Unit, UuidForm};
-use super::{Reason, Refused, Violation, Violations, Warnings, decimal, instant};
+use super::{Reason, Refused, Violation, Violations, Warnings, decimal};
+use crate::calendar;
 use crate::config::UnknownFields;
 
 /// Violations and warnings that are kept; the rest is counted. A quarantined record's header holds them.
@@ -226,19 +227,22 @@ impl<'s> Writer<'s> {
             }
             Node::Decimal(decimal) => return decimal::write(text, *decimal, self.out),
             Node::Uuid(form) => return self.uuid(*form, text),
-            Node::Date => self.long(instant::date(text).ok_or(Fault::Format("an ISO 8601 date (YYYY-MM-DD)"))?.into()),
+            Node::Date => {
+                self.long(calendar::parse_date(text).ok_or(Fault::Format("an ISO 8601 date (YYYY-MM-DD)"))?.into())
+            }
             Node::TimeMillis | Node::TimeMicros => {
-                let (seconds, nanos) = instant::time(text).ok_or(Fault::Format("an ISO 8601 time (HH:MM:SS)"))?;
+                let (seconds, nanos) =
+                    calendar::parse_time(text).ok_or(Fault::Format("an ISO 8601 time (HH:MM:SS)"))?;
                 let unit = if matches!(node, Node::TimeMillis) { Unit::Millis } else { Unit::Micros };
                 self.long(in_unit(seconds, nanos, unit)?);
             }
             Node::Timestamp(unit) => {
-                let parsed = instant::date_time(text, true);
+                let parsed = calendar::parse_date_time(text, true);
                 let (seconds, nanos) = parsed.ok_or(Fault::Format("an RFC 3339 date-time with an offset"))?;
                 self.long(in_unit(seconds, nanos, *unit)?);
             }
             Node::LocalTimestamp(unit) => {
-                let parsed = instant::date_time(text, false);
+                let parsed = calendar::parse_date_time(text, false);
                 let (seconds, nanos) = parsed.ok_or(Fault::Format("an ISO 8601 date-time without an offset"))?;
                 self.long(in_unit(seconds, nanos, *unit)?);
             }

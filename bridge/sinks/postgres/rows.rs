@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tokio_postgres::types::{ToSql, Type};
 
-use super::super::calendar::{self, Unit};
 use super::super::{Delivery, json};
 use super::columns::{Column, OWN, row_of};
 use super::tables;
+use crate::calendar::Rfc3339;
 use crate::kafka::TopicPartition;
 
 /// How events of one schema become rows of one table.
@@ -65,6 +65,6 @@ fn own_values(delivery: &Delivery, at: &TopicPartition) -> [Option<String>; 7] {
         Some(at.topic.to_string()),
         Some(at.partition.to_string()),
         Some(delivery.offset.to_string()),
-        delivery.received_at_ms.map(|ms| calendar::timestamp(ms, Unit::Millis)),
+        delivery.received_at_ms.map(|ms| Rfc3339::from_ms(ms).to_string()),
     ]
 }
