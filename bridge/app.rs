@@ -332,14 +332,14 @@ fn worker(
     observer: &Arc<dyn deliver::Observer>,
 ) -> Result<deliver::Worker, Error> {
     let config = &sink.config;
-    let allowed: Vec<String> = compiled.config.egress.allow.iter().map(ToString::to_string).collect();
     let failed = |source| Error::Sink { sink: config.name.clone(), source };
     let target = match &config.kind {
         SinkKind::Postgres(postgres) => sinks::Sink::Postgres(
             sinks::postgres::Postgres::new(&config.name, postgres).map_err(|error| failed(error.into()))?,
         ),
         SinkKind::Http(http) => sinks::Sink::Http(
-            sinks::http::Http::new(&config.name, http, &allowed).map_err(|error| failed(error.into()))?,
+            sinks::http::Http::new(&config.name, http, &compiled.config.egress.allow)
+                .map_err(|error| failed(error.into()))?,
         ),
         SinkKind::Kafka { .. } | SinkKind::Preset(_) => return Err(failed(sinks::Error::NotBuilt)),
     };

@@ -12,12 +12,18 @@ pub struct Network {
 }
 
 impl Network {
+    /// The block of `prefix` leading bits that `address` is in. No address is in a block of more bits than it has.
+    #[must_use]
+    pub const fn new(address: IpAddr, prefix: u8) -> Self {
+        Self { address, prefix }
+    }
+
     /// Whether `address` is in the block. An IPv4 address mapped into IPv6 is taken as the IPv4 address that it is,
     /// so that it cannot slip past a rule written for the other family.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        address.is_ipv4() == self.address.is_ipv4() && masked(address, self.prefix) == bits(self.address)
+        address.is_ipv4() == self.address.is_ipv4() && masked(address, self.prefix) == masked(self.address, self.prefix)
     }
 }
 
@@ -93,7 +99,18 @@ mod tests {
 
     #[test]
     fn what_is_no_network_is_refused() {
-        for bad in ["", "/8", "10.0.0.0/33", "fd00::/129", "10.0.0.1/8", "10.0.0.0/+8", "10.0.0.0/", "localhost/8"] {
+        for bad in [
+            "",
+            "/8",
+            "10.0.0/8",
+            "10.0.0.0/33",
+            "fd00::/129",
+            "10.0.0.1/8",
+            "10.0.0.0/+8",
+            "10.0.0.0/-1",
+            "10.0.0.0/",
+            "localhost/8",
+        ] {
             assert!(bad.parse::<Network>().is_err(), "{bad}");
         }
     }

@@ -13,11 +13,11 @@ use hmac::{Hmac, KeyInit, Mac};
 use reqwest::{Client, StatusCode, Url, header};
 use sha2::Sha256;
 
-use super::egress::{self, Guard, Network};
+use super::egress::{self, Guard};
 use super::{Delivery, Item, Progress, json};
 use crate::calendar::{Rfc3339, parse_http_date};
 use crate::clock;
-use crate::config;
+use crate::config::{self, Network};
 use crate::outcome::Outcome;
 
 /// Bytes of an answer that are read: enough for any receiver's acknowledgement, so that its connection can be used
@@ -34,7 +34,7 @@ pub enum Error {
     Url { sink: String },
     #[error("sink {sink}: sign.standard_webhooks is not base64, with or without whsec_ before it")]
     Secret { sink: String },
-    #[error("sink {sink}: its address or egress.allow is refused")]
+    #[error("sink {sink}: its address is refused")]
     Egress {
         sink: String,
         #[source]
@@ -58,14 +58,13 @@ pub struct Http {
 }
 
 impl Http {
-    /// Checks the whole of the configuration; sends nothing.
-    pub fn new(sink: &str, config: &config::Http, allow: &[String]) -> Result<Self, Error> {
+    /// Checks the whole of the configuration; sends nothing. `allow`: networks that may be reached besides public ones.
+    pub fn new(sink: &str, config: &config::Http, allow: &[Network]) -> Result<Self, Error> {
         let name = || sink.to_owned();
         let url = Url::parse(&config.url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let url = url.ok_or_else(|| Error::Url { sink: name() })?;
         let refused = |source| Error::Egress { sink: name(), source };
-        let networks = allow.iter().map(|text| Network::parse(text)).collect::<Result<Vec<_>, _>>().map_err(refused)?;
-        let guard = Guard::new(networks);
+        let guard = Guard::new(allow);
         guard.check_literal(url.host_str().unwrap_or_default()).map_err(refused)?;
         let signer = match &config.standard_webhooks {
             None => None,

@@ -40,8 +40,8 @@ fn config(url: String) -> config::Http {
     }
 }
 
-fn loopback() -> Vec<String> {
-    vec!["127.0.0.0/8".into()]
+fn loopback() -> Vec<crate::config::Network> {
+    vec!["127.0.0.0/8".parse().unwrap()]
 }
 
 #[test]
