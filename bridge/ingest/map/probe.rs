@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName};
 
+use crate::catalog::Locator;
 use crate::expr::{Error, Found, Json, PathSet, Problem, Program, scalar};
 
 /// Where an answer is.
@@ -22,14 +23,17 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    /// Adds `header:<name>` or a program; its place.
+    /// Adds what a [`Locator`] names; its place.
     pub(super) fn add(&mut self, text: &str) -> Result<usize, Vec<Problem>> {
-        let Some(name) = text.trim().strip_prefix("header:") else { return self.add_program(text) };
-        let name = HeaderName::try_from(name.trim()).map_err(|_| {
-            vec![Problem { line: 1, column: 1, message: format!("`{}` is no header's name", name.trim()) }]
-        })?;
-        self.origins.push(Origin::Header(name));
-        Ok(self.origins.len() - 1)
+        match Locator::parse(text) {
+            Ok(Locator::Header(name)) => {
+                self.origins.push(Origin::Header(name));
+                Ok(self.origins.len() - 1)
+            }
+            // As it was written: a problem's column counts from there.
+            Ok(Locator::Jq(_)) => self.add_program(text),
+            Err(error) => Err(vec![Problem { line: 1, column: 1, message: error.to_string() }]),
+        }
     }
 
     pub(super) fn add_program(&mut self, text: &str) -> Result<usize, Vec<Problem>> {

@@ -234,7 +234,7 @@ fn every_problem_is_named_at_its_place() {
     let said: Vec<_> =
         errors.iter().map(|error| format!("{}:{} {error}", error.at().line, error.at().column)).collect();
     for (place, word) in [
-        ("3:1", "`a b` is no header's name"),
+        ("3:1", "`header:a b` names no header"),
         ("3:1", "`env` is not allowed"),
         ("10:9", "expected"),
         ("11:7", "`now` is not allowed"),
