@@ -3,8 +3,10 @@
 
 mod locator;
 mod source;
-mod yaml;
 
+use std::path::Path;
+
+use crate::config;
 pub use locator::{Locator, LocatorError};
 pub use source::*;
 
@@ -20,14 +22,11 @@ pub enum Error {
     #[error("there is no preset `{name}`; there are {}", preset_names().collect::<Vec<_>>().join(", "))]
     UnknownPreset { name: String },
     /// Unreachable in a release: the tests read every file of the catalogue.
-    #[error("preset `{name}` is not YAML that the catalogue understands: {reason}")]
-    NotYaml { name: &'static str, reason: String },
-    /// Unreachable in a release, likewise.
     #[error("preset `{name}` does not describe a source")]
     NotASource {
         name: &'static str,
         #[source]
-        source: serde_json::Error,
+        source: config::Problems,
     },
 }
 
@@ -44,14 +43,12 @@ pub fn preset(name: &str) -> Result<SourceScheme, Error> {
     let Some(&(name, text)) = SOURCES.iter().find(|(known, _)| *known == name) else {
         return Err(Error::UnknownPreset { name: name.to_owned() });
     };
-    let value = yaml::to_json(text).map_err(|reason| Error::NotYaml { name, reason })?;
-    serde_json::from_value(value).map_err(|source| Error::NotASource { name, source })
+    config::description(Path::new(name), text).map_err(|source| Error::NotASource { name, source })
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::path::Path;
 
     use super::*;
 
@@ -70,6 +67,25 @@ mod tests {
                 Locator::parse(text).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn a_description_says_what_it_is_or_is_refused() {
+        for text in [
+            "event_id: !tag x",
+            "event_id: &a x",
+            "event_idd: x",
+            "ack_limit: 3",
+            "event_id: [",
+            "",
+            "--- a\n--- b\n",
+            "docs: \"${HOME}\"",
+        ] {
+            assert!(config::description::<SourceScheme>(Path::new("x"), text).is_err(), "{text}");
+        }
+        let one_or_many: SourceScheme =
+            config::description(Path::new("x"), "event_id: [.a, .b]\nevent_time: .c").unwrap();
+        assert_eq!((one_or_many.event_id, one_or_many.event_time), (vec![".a".into(), ".b".into()], vec![".c".into()]));
     }
 
     #[test]

@@ -24,6 +24,8 @@ mod yaml;
 
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
+
 pub use environment::{Environment, Process};
 pub use model::*;
 pub use network::Network;
@@ -93,6 +95,26 @@ pub fn parse(path: &Path, text: &str, env: &dyn Environment) -> Result<Loaded, P
             let all = sorted(findings.problems.into_iter().chain(findings.not_built).collect());
             Err(Problems { file: path.to_owned(), all })
         }
+    }
+}
+
+/// Reads a text that is nothing but a description, such as a source's in the catalogue: by the same reader as a file's
+/// own, so that both take and refuse the same. `name` is what messages call it.
+///
+/// # Errors
+/// Everything that is wrong with it, sorted by line.
+pub(crate) fn description<T: DeserializeOwned>(name: &Path, text: &str) -> Result<T, Problems> {
+    let document = yaml::parse(text);
+    // Nothing is filled in, in a description, so the environment is never asked.
+    let reader = reader::Reader::new(name, &Process);
+    for fault in document.faults {
+        reader.fault(fault);
+    }
+    let read = if document.complete { scheme::described(&reader.root(&document.root)) } else { None };
+    let findings = reader.finish();
+    match read {
+        Some(read) if !findings.has_errors() => Ok(read),
+        _ => Err(Problems { file: name.to_owned(), all: sorted(findings.problems) }),
     }
 }
 
