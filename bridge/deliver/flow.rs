@@ -199,6 +199,7 @@ impl Flow {
                 match (next, partition.window.head()) {
                     (_, Some(head)) if next.is_none_or(|next| next < head) => {
                         partition.window.rewind(next.unwrap_or(NextOffset::stored(0)));
+                        partition.stands_still = false;
                         let start = next.map_or(StartAt::CommittedOrEarliest, StartAt::Offset);
                         actions.push(Action::Start { at: at.clone(), epoch, start });
                     }
@@ -242,10 +243,6 @@ impl Flow {
             Some(Halted { offset, event_id, halt: Halt::Answer(outcome) }) => {
                 partition.stuck(at, Some((offset, event_id)), outcome, Then::Attempt, now, random, actions);
             }
-        }
-        if partition.paused && partition.window.has_room() {
-            partition.paused = false;
-            actions.push(Action::Resume(at.clone()));
         }
     }
 

@@ -67,7 +67,7 @@ pub trait Observer: Send + Sync {
     fn settled(&self, sink: &str, outcome: &'static str, reason: &'static str, event_to_action: Option<f64>);
     /// How many records of a partition the group has not committed.
     fn lag(&self, sink: &str, at: &TopicPartition, records: u64);
-    /// How the sink fares, whenever that changes.
+    /// How the sink fares: at its start, and whenever that changes.
     fn state(&self, sink: &str, state: State);
 }
 
@@ -132,6 +132,7 @@ pub async fn run(worker: Worker, mut stop: watch::Receiver<bool>) -> Result<(), 
         tickets: HashMap::new(),
         state: State::Running,
     };
+    crew.observer.state(&crew.sink, crew.state);
     let started = Instant::now();
     let mut tickets = 0;
     let mut lag = interval(LAG_EVERY);

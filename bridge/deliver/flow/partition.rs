@@ -63,7 +63,13 @@ impl Partition {
         }
     }
 
+    /// Whatever has become possible or due.
     pub(super) fn proceed(&mut self, at: &TopicPartition, max_batch: usize, now: Duration, actions: &mut Vec<Action>) {
+        // Wherever the room came from: records that were settled, or a row that somebody moved.
+        if self.paused && self.window.has_room() {
+            self.paused = false;
+            actions.push(Action::Resume(at.clone()));
+        }
         let then = match self.phase {
             Phase::Idle if !self.window.is_empty() => Then::Attempt,
             Phase::Waiting { until, then } if until <= now => then,

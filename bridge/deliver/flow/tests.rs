@@ -156,10 +156,6 @@ fn a_fenced_partition_is_claimed_again_only_once_the_group_has_confirmed_it() {
 fn a_row_that_somebody_moved_back_is_read_again_from_there() {
     let mut flow = Flow::new(LIMITS, 3);
     flow.step(Step::Assigned { epoch: EPOCH, partitions: vec![(at(0), None)] }, seconds(0), 0.5);
-    let claimed = |offset| {
-        let claim = Claim::Row(Row::standing_at(offset));
-        Step::Claimed { at: at(0), epoch: EPOCH, claimed: Ok(claim) }
-    };
     let start = |offset| Action::Start { at: at(0), epoch: EPOCH, start: StartAt::Offset(next(offset)) };
     assert!(flow.step(claimed(50), seconds(0), 0.5).contains(&start(50)));
     flow.step(Step::Records(vec![record(0, 50), record(0, 51)]), seconds(0), 0.5);
@@ -171,6 +167,40 @@ fn a_row_that_somebody_moved_back_is_read_again_from_there() {
     assert!(attempts(&flow.step(Step::Records(vec![record(0, 52)]), seconds(1), 0.5)).is_empty(), "read before");
     let actions = flow.step(Step::Records(vec![record(0, 20)]), seconds(1), 0.5);
     assert_eq!(attempts(&actions), [(0, vec![20])]);
+}
+
+/// A worker whose only partition is full, paused, fenced at its first record and confirmed: it is being claimed again.
+fn full_and_claimed_again() -> Flow {
+    let mut flow = Flow::new(LIMITS, 3);
+    flow.step(Step::Assigned { epoch: EPOCH, partitions: vec![(at(0), None)] }, seconds(0), 0.5);
+    flow.step(claimed(50), seconds(0), 0.5);
+    let actions = flow.step(Step::Records((50..55).map(|o| record(0, o)).collect()), seconds(0), 0.5);
+    assert!(actions.contains(&Action::Pause(at(0))));
+    flow.step(attempted(0, [], Some((50, Halt::Fenced))), seconds(0), 0.5);
+    flow.step(Step::Tick, seconds(1), 0.5);
+    flow.step(Step::Confirmed { at: at(0), epoch: EPOCH, accepted: true }, seconds(1), 0.5);
+    flow
+}
+
+fn claimed(offset: i64) -> Step {
+    Step::Claimed { at: at(0), epoch: EPOCH, claimed: Ok(Claim::Row(Row::standing_at(offset))) }
+}
+
+#[test]
+fn a_full_partition_flows_again_wherever_its_row_was_moved_to() {
+    for (moved_to, still_full) in [(20, false), (50, true), (54, false), (99, false)] {
+        let actions = full_and_claimed_again().step(claimed(moved_to), seconds(1), 0.5);
+        assert_eq!(actions.contains(&Action::Resume(at(0))), !still_full, "{moved_to}: {actions:?}");
+    }
+}
+
+#[test]
+fn a_partition_that_is_started_anew_elsewhere_stands_still_no_more() {
+    let mut flow = full_and_claimed_again();
+    flow.step(Step::StandsStill { at: at(0) }, seconds(1), 0.5);
+    assert_eq!(flow.state(), State::Held);
+    flow.step(claimed(20), seconds(1), 0.5);
+    assert_eq!(flow.state(), State::Running);
 }
 
 #[test]
