@@ -5,7 +5,6 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
 use crate::kafka::Position;
-use crate::schema::plan::{Violation, Violations};
 
 /// How long a sender should wait before it tries again after a 503, in seconds. Leader elections take some ten seconds
 /// at worst, and most providers back off by themselves: a small number gets the event in soonest.
@@ -37,20 +36,25 @@ pub struct Receipt<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'a str>,
     #[serde(flatten)]
-    pub violations: Option<Violated<'a>>,
+    pub violations: Option<Violations<'a>>,
+}
+
+/// One thing that is wrong with an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Wrong {
+    /// RFC 6901, from the event's root; empty where it is the event as a whole.
+    pub pointer: String,
+    /// Bounded: a name of ours.
+    pub reason: &'static str,
+    /// For people; it does not repeat the value.
+    pub message: String,
 }
 
 /// The first hundred violations of an event, and how many there are.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Violated<'a> {
-    pub violations: &'a [Violation],
+pub struct Violations<'a> {
+    pub violations: &'a [Wrong],
     pub violations_total: usize,
-}
-
-impl<'a> From<&'a Violations> for Violated<'a> {
-    fn from(violations: &'a Violations) -> Self {
-        Self { violations: &violations.first, violations_total: violations.total }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -102,7 +106,7 @@ pub struct Problem<'a> {
     pub title: &'static str,
     pub detail: Option<String>,
     pub event_id: Option<&'a str>,
-    pub violations: Option<Violated<'a>>,
+    pub violations: Option<Violations<'a>>,
 }
 
 #[derive(Serialize)]
@@ -115,7 +119,7 @@ struct ProblemJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     event_id: Option<&'a str>,
     #[serde(flatten)]
-    violations: Option<Violated<'a>>,
+    violations: Option<Violations<'a>>,
 }
 
 impl Problem<'_> {

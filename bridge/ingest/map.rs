@@ -300,11 +300,25 @@ impl<'a> Request<'_, 'a> {
 
     /// The id, key and time of a mapped event.
     fn finish(&self, event: &Event, json: Json<'a>, ordinal: Option<usize>) -> Result<Mapped<'a>, Failure> {
+        match self.identified(event, &json, ordinal) {
+            Ok((id, key, time)) => {
+                Ok(Mapped { event_type: Arc::clone(&event.name), id, key, time, json: json.into_text() })
+            }
+            Err(failure) => Err(Failure { json: Some(json.into_text().into_owned()), ..failure }),
+        }
+    }
+
+    fn identified(
+        &self,
+        event: &Event,
+        json: &Json<'a>,
+        ordinal: Option<usize>,
+    ) -> Result<(String, String, Option<String>), Failure> {
         let found = match (event.id, event.key) {
             (None, None) => Vec::new(),
-            _ => event.probe.look(&json).map_err(|error| Failure::expression("the mapped event", &error))?,
+            _ => event.probe.look(json).map_err(|error| Failure::expression("the mapped event", &error))?,
         };
-        let asked = |place| event.probe.word(place, None, &json, &found);
+        let asked = |place| event.probe.word(place, None, json, &found);
         let id = match event.id {
             Some(place) => asked(place),
             None => self.first_word(&self.mapper.ids),
@@ -322,8 +336,7 @@ impl<'a> Request<'_, 'a> {
         };
         // A time is an addition: one that cannot be read is left out.
         let time = self.first_word(&self.mapper.times).ok().flatten().and_then(|word| time::rfc3339(&word));
-        drop(found);
-        Ok(Mapped { event_type: Arc::clone(&event.name), id, key, time, json: json.into_text() })
+        Ok((id, key, time))
     }
 }
 

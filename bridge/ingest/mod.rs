@@ -126,7 +126,7 @@ async fn take(line: &Line, source: &Source, request: Unverified) -> Response<Bod
             answer::receipts(&[Receipt::new(Status::Ignored)])
         }
         Mapping::Unmapped => quarantine(line, source, &request, &Fault::unmapped()).await,
-        Mapping::Failed(failure) => invalid(line, source, &request, &Fault::from(failure)).await,
+        Mapping::Failed(failure) => invalid(line, source, &request, &Fault::of_mapping(source, failure)).await,
     }
 }
 
@@ -158,8 +158,7 @@ async fn invalid(line: &Line, source: &Source, request: &Unverified, fault: &Fau
     }
     let status = if fault.is_unreadable() { StatusCode::BAD_REQUEST } else { StatusCode::UNPROCESSABLE_ENTITY };
     answer::problem(&Problem {
-        detail: Some(fault.message.clone()),
-        violations: fault.violations.as_ref().map(Into::into),
+        violations: Some(violations(fault)),
         ..Problem::new(status, "the event does not fit its schema")
     })
 }
@@ -174,11 +173,15 @@ async fn quarantine(line: &Line, source: &Source, request: &Unverified, fault: &
         Ok(position) => answer::receipts(&[Receipt {
             event_id: fault.event_id.as_deref(),
             reason: Some(fault.reason),
-            violations: fault.violations.as_ref().map(Into::into),
+            violations: Some(violations(fault)),
             ..Receipt::new(Status::Quarantined).at(&source.quarantine_topic, position)
         }]),
         Err(error) => unconfirmed(line, fault.event_id.as_deref(), &error),
     }
+}
+
+fn violations(fault: &Fault) -> answer::Violations<'_> {
+    answer::Violations { violations: &fault.wrongs, violations_total: fault.total }
 }
 
 /// Kafka did not confirm: never a 2xx, for nobody knows; never a 4xx, for the sender did nothing wrong.

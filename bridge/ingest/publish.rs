@@ -8,13 +8,14 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::Unverified;
+use super::answer::Wrong;
 use super::line::{Line, Route, Source};
 use super::map::{Failure, Mapped};
 use crate::clock::Rfc3339;
 use crate::event::header;
 use crate::kafka::{self, Outgoing, Pending, Position};
 use crate::metrics::{Counter, SourceMetrics};
-use crate::schema::plan::{Refused, Scratch, Violations};
+use crate::schema::plan::{Refused, Scratch};
 use crate::schema::wire;
 
 /// Request headers that are secrets whatever the source: they are not kept in quarantine.
@@ -50,15 +51,19 @@ impl<'a> From<&'a Unverified> for Origin<'a> {
 pub(super) struct Fault {
     /// Bounded: a name of ours.
     pub(super) reason: &'static str,
-    pub(super) message: String,
-    pub(super) violations: Option<Violations>,
+    /// The first hundred things that are wrong; at least one.
+    pub(super) wrongs: Vec<Wrong>,
+    /// How many there are.
+    pub(super) total: usize,
     /// Where it was known already.
     pub(super) event_id: Option<String>,
 }
 
 impl Fault {
+    /// A fault of the whole request.
     fn new(reason: &'static str, message: String) -> Self {
-        Self { reason, message, violations: None, event_id: None }
+        let wrongs = vec![Wrong { pointer: String::new(), reason, message }];
+        Self { reason, wrongs, total: 1, event_id: None }
     }
 
     pub(super) fn unmapped() -> Self {
@@ -73,14 +78,24 @@ impl Fault {
         Self::new("unknown_event_type", format!("the event type `{event_type}` is not defined under `events:`"))
     }
 
+    /// A mapping that failed. Where it made an event without an id or a key, what the schema says of that event comes
+    /// first: the sender hears of everything at once, and of the field rather than of the key.
+    pub(super) fn of_mapping(source: &Source, failure: Failure) -> Self {
+        let route = failure.event_type.as_deref().and_then(|event_type| source.routes.get(event_type));
+        if let (Some(route), Some(json)) = (route, &failure.json) {
+            let encoded = BUFFERS.with_borrow_mut(|(scratch, value)| {
+                value.clear();
+                route.plan.encode(json.as_bytes(), scratch, value)
+            });
+            if let Err(refused) = encoded {
+                return Self::from(refused);
+            }
+        }
+        Self::new(failure.reason.name(), failure.message)
+    }
+
     pub(super) fn is_unreadable(&self) -> bool {
         matches!(self.reason, "not_json" | "too_deep")
-    }
-}
-
-impl From<Failure> for Fault {
-    fn from(failure: Failure) -> Self {
-        Self::new(failure.reason.name(), failure.message)
     }
 }
 
@@ -92,14 +107,12 @@ impl From<Refused> for Fault {
             Refused::Invalid(_) => "invalid",
         };
         let violations = refused.into_violations();
-        let message = match violations.first.first() {
-            Some(first) if violations.total == 1 => format!("{}: {}", first.pointer, first.message),
-            Some(first) => {
-                format!("{} violations, the first at {}: {}", violations.total, first.pointer, first.message)
-            }
-            None => String::new(),
-        };
-        Self { violations: Some(violations), ..Self::new(reason, message) }
+        let wrongs = violations.first.into_iter().map(|violation| Wrong {
+            pointer: violation.pointer,
+            reason: violation.reason.name(),
+            message: violation.message,
+        });
+        Self { reason, wrongs: wrongs.collect(), total: violations.total, event_id: None }
     }
 }
 
@@ -269,24 +282,13 @@ pub(super) fn quarantine(
     Ok(Sent(Some(Waiting { pending, count: Count::Quarantined(source.metrics.clone(), fault.reason) })))
 }
 
-/// `{"total": n, "violations": [...]}`; a fault that is not the schema's is one violation at the root.
+/// `{"total": n, "violations": [...]}`.
 fn violations_json(fault: &Fault) -> Vec<u8> {
     #[derive(Serialize)]
-    struct Root<'a> {
-        pointer: &'a str,
-        reason: &'a str,
-        message: &'a str,
-    }
-    #[derive(Serialize)]
-    struct Header<'a, V: Serialize> {
+    struct Header<'a> {
         total: usize,
-        violations: &'a [V],
+        violations: &'a [Wrong],
     }
-    let json = if let Some(Violations { first, total }) = &fault.violations {
-        serde_json::to_vec(&Header { total: *total, violations: first })
-    } else {
-        let root = Root { pointer: "", reason: fault.reason, message: &fault.message };
-        serde_json::to_vec(&Header { total: 1, violations: &[root] })
-    };
-    json.unwrap_or_default()
+    // Text and numbers always serialize.
+    serde_json::to_vec(&Header { total: fault.total, violations: &fault.wrongs }).unwrap_or_default()
 }

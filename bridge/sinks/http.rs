@@ -141,7 +141,7 @@ fn body_of(delivery: &Delivery) -> Result<Vec<u8>, json::Error> {
         Some(mapped) => mapped.clone(),
         None => delivery.shape.to_json(&delivery.value)?,
     };
-    let received = delivery.received_at_ms.map(|ms| Rfc3339::from_ms(ms));
+    let received = delivery.received_at_ms.map(Rfc3339::from_ms);
     let mut body = Vec::with_capacity(data.len() + 128);
     body.extend_from_slice(br#"{"type":"#);
     json::write_string(&delivery.identity.event_type, &mut body);

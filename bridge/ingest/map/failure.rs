@@ -12,6 +12,8 @@ pub struct Failure {
     pub event_type: Option<String>,
     /// For people, and without what the event holds.
     pub message: String,
+    /// The mapped event, where it came that far: what its schema says of it tells more than a missing key.
+    pub json: Option<String>,
 }
 
 /// The bounded names of failures, for metrics and headers.
@@ -58,7 +60,7 @@ impl Reason {
 
 impl Failure {
     pub(super) fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, event_type: None, message: message.into() }
+        Self { reason, event_type: None, message: message.into(), json: None }
     }
 
     pub(super) fn expression(what: &str, error: &expr::Error) -> Self {

@@ -228,7 +228,7 @@ impl<'s> Writer<'s> {
             Node::Decimal(decimal) => return decimal::write(text, *decimal, self.out),
             Node::Uuid(form) => return self.uuid(*form, text),
             Node::Date => {
-                self.long(calendar::parse_date(text).ok_or(Fault::Format("an ISO 8601 date (YYYY-MM-DD)"))?.into())
+                self.long(calendar::parse_date(text).ok_or(Fault::Format("an ISO 8601 date (YYYY-MM-DD)"))?.into());
             }
             Node::TimeMillis | Node::TimeMicros => {
                 let (seconds, nanos) =
