@@ -10,6 +10,8 @@ use hookbridge::kafka::{
 };
 use uuid::Uuid;
 
+use crate::harness::services;
+
 /// What no wait here should ever need.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -123,7 +125,9 @@ async fn ended(mut consumer: Consumer) -> Option<Error> {
     }
 }
 
-pub fn a_new_topic_takes_records_at_once_and_every_one_of_them_is_in_the_log(bootstrap: &str) {
+#[test]
+fn a_new_topic_takes_records_at_once_and_every_one_of_them_is_in_the_log() {
+    let bootstrap = &services().bootstrap;
     block_on(async {
         let client = client(bootstrap, &[]);
         let publisher = Publisher::start(&client, Limits::default()).unwrap();
@@ -150,7 +154,9 @@ pub fn a_new_topic_takes_records_at_once_and_every_one_of_them_is_in_the_log(boo
     });
 }
 
-pub fn a_delivery_position_is_where_the_record_is_in_the_log(bootstrap: &str) {
+#[test]
+fn a_delivery_position_is_where_the_record_is_in_the_log() {
+    let bootstrap = &services().bootstrap;
     block_on(async {
         let client = client(bootstrap, &[]);
         let topic = fresh_topic(&client, 4).await;
@@ -176,7 +182,9 @@ pub fn a_delivery_position_is_where_the_record_is_in_the_log(bootstrap: &str) {
     });
 }
 
-pub fn a_commit_is_what_the_next_member_starts_from(bootstrap: &str) {
+#[test]
+fn a_commit_is_what_the_next_member_starts_from() {
+    let bootstrap = &services().bootstrap;
     block_on(async {
         let client = client(bootstrap, &[]);
         let (topic, group) = (fresh_topic(&client, 1).await, format!("edge.{}", Uuid::new_v4()));
@@ -210,7 +218,9 @@ pub fn a_commit_is_what_the_next_member_starts_from(bootstrap: &str) {
     });
 }
 
-pub fn a_commit_for_a_partition_that_is_not_started_is_refused(bootstrap: &str) {
+#[test]
+fn a_commit_for_a_partition_that_is_not_started_is_refused() {
+    let bootstrap = &services().bootstrap;
     block_on(async {
         let client = client(bootstrap, &[]);
         let topic = fresh_topic(&client, 1).await;
@@ -231,7 +241,9 @@ pub fn a_commit_for_a_partition_that_is_not_started_is_refused(bootstrap: &str) 
     });
 }
 
-pub fn a_partition_starts_at_the_offset_it_is_told(bootstrap: &str) {
+#[test]
+fn a_partition_starts_at_the_offset_it_is_told() {
+    let bootstrap = &services().bootstrap;
     block_on(async {
         let client = client(bootstrap, &[]);
         let topic = fresh_topic(&client, 1).await;
@@ -253,7 +265,9 @@ pub fn a_partition_starts_at_the_offset_it_is_told(bootstrap: &str) {
     });
 }
 
-pub fn an_offset_outside_the_log_is_a_trouble_with_its_place_and_can_be_mended(bootstrap: &str) {
+#[test]
+fn an_offset_outside_the_log_is_a_trouble_with_its_place_and_can_be_mended() {
+    let bootstrap = &services().bootstrap;
     block_on(async {
         let client = client(bootstrap, &[]);
         let topic = fresh_topic(&client, 2).await;
@@ -288,7 +302,9 @@ pub fn an_offset_outside_the_log_is_a_trouble_with_its_place_and_can_be_mended(b
     });
 }
 
-pub fn a_full_channel_pauses_and_goes_on_without_a_gap(bootstrap: &str) {
+#[test]
+fn a_full_channel_pauses_and_goes_on_without_a_gap() {
+    let bootstrap = &services().bootstrap;
     block_on(async {
         let client = client(bootstrap, &[]);
         let topic = fresh_topic(&client, 2).await;
@@ -314,7 +330,9 @@ pub fn a_full_channel_pauses_and_goes_on_without_a_gap(bootstrap: &str) {
     });
 }
 
-pub fn a_paused_partition_says_nothing_until_it_is_resumed(bootstrap: &str) {
+#[test]
+fn a_paused_partition_says_nothing_until_it_is_resumed() {
+    let bootstrap = &services().bootstrap;
     block_on(async {
         let client = client(bootstrap, &[]);
         let topic = fresh_topic(&client, 1).await;
@@ -375,7 +393,9 @@ async fn settle(mut consumer: Consumer, mut leave: tokio::sync::watch::Receiver<
     }
 }
 
-pub fn a_rebalance_between_two_members_hands_over_without_loss_or_repetition(bootstrap: &str) {
+#[test]
+fn a_rebalance_between_two_members_hands_over_without_loss_or_repetition() {
+    let bootstrap = &services().bootstrap;
     block_on(async {
         let client = client(bootstrap, &[]);
         let (topic, group) = (fresh_topic(&client, 8).await, format!("edge.{}", Uuid::new_v4()));
@@ -417,7 +437,9 @@ pub fn a_rebalance_between_two_members_hands_over_without_loss_or_repetition(boo
     });
 }
 
-pub fn a_member_that_stops_is_drained_like_any_other_revocation(bootstrap: &str) {
+#[test]
+fn a_member_that_stops_is_drained_like_any_other_revocation() {
+    let bootstrap = &services().bootstrap;
     block_on(async {
         let client = client(bootstrap, &[]);
         let (topic, group) = (fresh_topic(&client, 1).await, format!("edge.{}", Uuid::new_v4()));
@@ -441,7 +463,9 @@ pub fn a_member_that_stops_is_drained_like_any_other_revocation(bootstrap: &str)
     });
 }
 
-pub fn a_topic_that_is_missing_is_a_trouble_that_names_it(bootstrap: &str) {
+#[test]
+fn a_topic_that_is_missing_is_a_trouble_that_names_it() {
+    let bootstrap = &services().bootstrap;
     block_on(async {
         let client = client(bootstrap, &[]);
         let topic = format!("edge.missing.{}", Uuid::new_v4());
@@ -455,7 +479,8 @@ pub fn a_topic_that_is_missing_is_a_trouble_that_names_it(bootstrap: &str) {
     });
 }
 
-pub fn a_publisher_without_a_broker_gives_up_in_time_and_says_that_it_does_not_know(_bootstrap: &str) {
+#[test]
+fn a_publisher_without_a_broker_gives_up_in_time_and_says_that_it_does_not_know() {
     block_on(async {
         // Reserved for nobody: nothing listens there.
         let client = client("127.0.0.1:9", &[("message.timeout.ms", "1500"), ("socket.timeout.ms", "1000")]);
@@ -475,7 +500,9 @@ pub fn a_publisher_without_a_broker_gives_up_in_time_and_says_that_it_does_not_k
     });
 }
 
-pub fn the_preflight_sees_what_breaks_the_promise(bootstrap: &str) {
+#[test]
+fn the_preflight_sees_what_breaks_the_promise() {
+    let bootstrap = &services().bootstrap;
     block_on(async {
         let client = client(bootstrap, &[]);
         assert!(client.ping(PATIENCE).await.unwrap().brokers >= 1);

@@ -15,6 +15,7 @@ mod cli;
 mod crash;
 mod drain;
 mod harness;
+mod kafka_edge;
 mod postgres_sink;
 mod the_line;
 mod trio;
