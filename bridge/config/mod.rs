@@ -12,6 +12,7 @@ pub mod kafka_properties;
 mod model;
 mod network;
 mod not_built;
+pub mod postgres_url;
 mod problem;
 mod read;
 mod reader;

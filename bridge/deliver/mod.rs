@@ -74,8 +74,6 @@ pub trait Observer: Send + Sync {
 /// Why a worker ended other than by being stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("sink {sink}: a postgres sink writes the schema's columns and takes no map")]
-    MapOnPostgres { sink: Arc<str> },
     #[error("sink {sink}: the consumer has ended")]
     Consumer {
         sink: Arc<str>,
@@ -115,9 +113,6 @@ impl fmt::Debug for Worker {
 /// again.
 pub async fn run(worker: Worker, mut stop: watch::Receiver<bool>) -> Result<(), Error> {
     let Worker { sink, mut consumer, decoder, policy, target, observer } = worker;
-    if policy.map.is_some() && matches!(target, Sink::Postgres(_)) {
-        return Err(Error::MapOnPostgres { sink });
-    }
     let limits = Limits { records: (target.max_batch() * WINDOW_BATCHES).max(WINDOW_LEAST), bytes: WINDOW_BYTES };
     let mut flow = Flow::new(limits, target.max_batch());
     let permits = Arc::new(Semaphore::new(target.concurrency()));

@@ -9,7 +9,9 @@ use super::names;
 use crate::config::not_built::Feature;
 use crate::config::reader::{Field, Map, quoted_list};
 use crate::config::units::{Rate, parse_rate};
-use crate::config::{Ddl, EventDef, Guarantee, Http, Pacing, Postgres, PresetSink, Purpose, Secret, Sink, SinkKind};
+use crate::config::{
+    Ddl, EventDef, Guarantee, Http, Pacing, Postgres, PresetSink, Purpose, Secret, Sink, SinkKind, postgres_url,
+};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -73,6 +75,12 @@ fn sink(name: &str, map: &mut Map<'_>, events: &BTreeMap<String, EventDef>, know
     let taken = names::references(&map.required("events"), "event", "events", known);
     let filter = map.field("where").expr();
     let mapping = map.field("map").expr();
+    if kind == Some(Kind::Postgres) && mapping.is_some() {
+        map.field("map").error_with_hint(
+            "is not for a Postgres sink: its rows are the schema's columns",
+            "shape the event at its source, or select in a view",
+        );
+    }
     let purpose = purpose(map, kind);
     let guarantee = guarantee(map, kind);
     let kind = match kind {
@@ -186,9 +194,10 @@ fn postgres(map: &mut Map<'_>, events: &[String]) -> Postgres {
 
 /// The reason is left out: it may repeat a part of the text, and the password is one.
 fn postgres_url(text: &str) -> Result<Secret, String> {
-    match text.parse::<tokio_postgres::Config>() {
-        Ok(config) if !config.get_hosts().is_empty() => Ok(Secret::new(text)),
+    match postgres_url::read(text) {
+        Ok((config, _)) if !config.get_hosts().is_empty() => Ok(Secret::new(text)),
         Ok(_) => Err("names no host".to_owned()),
+        Err(error @ postgres_url::Error::SslMode) => Err(format!("cannot be used: {error}")),
         Err(_) => Err("is no address of a database such as `postgres://user:password@host:5432/database`".to_owned()),
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_postgres::{Client, Config};
 
 use super::failure::Failure;
+use crate::config::postgres_url::{self, Verify};
 
 /// Connections, and so transactions, at once: each partition waits for one round trip to disk, and a few of them side
 /// by side keep the disk busy; more would take connections (PostgreSQL's default is 100) from the database's own users.
@@ -28,14 +29,11 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(15);
 const SETTINGS: &str = "SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '10s'; \
     SET statement_timeout = '20s'; SET TimeZone = 'UTC'";
 
-/// What is wrong with a connection string.
+/// Why there can be no connections.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("sslmode {mode:?} is not one of disable, prefer, require, verify-ca, verify-full")]
-    SslMode { mode: String },
-    /// The parser's own text says which key, never its value.
-    #[error("the connection string cannot be read")]
-    ConnectionString(#[source] tokio_postgres::Error),
+    #[error(transparent)]
+    Url(#[from] postgres_url::Error),
     #[error("TLS cannot be set up")]
     Tls(#[source] native_tls::Error),
 }
@@ -56,8 +54,7 @@ impl std::fmt::Debug for Sessions {
 
 impl Sessions {
     pub(super) fn new(url: &str) -> Result<Self, Error> {
-        let (url, verify) = sslmode_of(url)?;
-        let mut config: Config = url.parse().map_err(Error::ConnectionString)?;
+        let (mut config, verify) = postgres_url::read(url)?;
         if config.get_application_name().is_none() {
             config.application_name("hookbridge");
         }
@@ -128,52 +125,9 @@ impl Session<'_> {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verify {
-    Nothing,
-    Chain,
-    Host,
-}
-
-/// libpq's `sslmode` as tokio-postgres knows it, and what of the server's certificate is checked: nothing for `prefer`
-/// and `require`, as libpq documents (PostgreSQL documentation, 34.19.1); the chain for `verify-ca`; the name too for
-/// `verify-full`.
-fn sslmode_of(url: &str) -> Result<(String, Verify), Error> {
-    const KEY: &str = "sslmode";
-    let Some(at) = url.rfind(KEY) else { return Ok((url.to_owned(), Verify::Nothing)) };
-    let after = &url[at + KEY.len()..];
-    let Some(value) = after.trim_start().strip_prefix('=').map(str::trim_start) else {
-        return Ok((url.to_owned(), Verify::Nothing));
-    };
-    let mode = value.trim_start_matches('\'').split(['&', ' ', '\'']).next().unwrap_or_default();
-    let verify = match mode {
-        "disable" | "prefer" | "require" => return Ok((url.to_owned(), Verify::Nothing)),
-        "verify-ca" => Verify::Chain,
-        "verify-full" => Verify::Host,
-        _ => return Err(Error::SslMode { mode: mode.to_owned() }),
-    };
-    let start = url.len() - value.len();
-    Ok((format!("{}{}", &url[..start], value.replacen(mode, "require", 1)), verify))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_sslmode_of_libpq_is_read() {
-        for (url, expected, verify) in [
-            ("postgres://u@h/d", "postgres://u@h/d", Verify::Nothing),
-            ("postgres://u@h/d?sslmode=require", "postgres://u@h/d?sslmode=require", Verify::Nothing),
-            ("postgres://u@h/d?sslmode=verify-full&a=b", "postgres://u@h/d?sslmode=require&a=b", Verify::Host),
-            ("host=h sslmode='verify-ca' user=u", "host=h sslmode='require' user=u", Verify::Chain),
-            ("host=h sslmode = verify-full", "host=h sslmode = require", Verify::Host),
-            ("postgres://u:sslmode@h/d", "postgres://u:sslmode@h/d", Verify::Nothing),
-        ] {
-            assert_eq!(sslmode_of(url).unwrap(), (expected.to_owned(), verify), "{url}");
-        }
-        assert!(matches!(sslmode_of("host=h sslmode=always"), Err(Error::SslMode { .. })));
-    }
 
     #[test]
     fn a_connection_string_never_prints() {
