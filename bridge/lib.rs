@@ -17,6 +17,7 @@ pub mod config;
 
 // The words that every stage shares.
 pub mod calendar;
+mod causes;
 pub mod clock;
 pub mod event;
 pub mod metrics;

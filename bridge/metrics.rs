@@ -36,6 +36,7 @@ pub struct Metrics {
     pub event_to_action: HistogramVec,
     pub consumer_lag: IntGaugeVec,
     pub sink_state: IntGaugeVec,
+    pub sink_restarts: IntCounterVec,
 }
 
 impl Metrics {
@@ -121,6 +122,11 @@ impl Metrics {
                 "sink_state",
                 "1 for the state that a sink is in, by the partition that fares worst.",
                 &["sink", "state"],
+            )?,
+            sink_restarts: counters(
+                "sink_restarts_total",
+                "Workers of sinks that ended by themselves and were started anew.",
+                &["sink"],
             )?,
             registry,
         })

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::causes::chain;
 use crate::config::{Config, Expr, Location, Problem, Purpose, Sink, Source};
 use crate::expr::{self, Program};
 use crate::ingest::map::{self, Mapper};
@@ -65,7 +66,7 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
-    fn error(&mut self, at: &Location, error: &dyn std::error::Error) {
+    fn error(&mut self, at: &Location, error: &(dyn std::error::Error + 'static)) {
         self.say(at, chain(error), None);
     }
 
@@ -151,16 +152,4 @@ fn sinks(config: &Config, events: &BTreeMap<String, CompiledEvent>, found: &mut 
 fn program(expr: Option<&Expr>, found: &mut Found<'_>) -> Option<Arc<Program>> {
     let expr = expr?;
     Program::compile(&expr.text).map(Arc::new).map_err(|problems| found.expression(expr, problems)).ok()
-}
-
-/// An error and its causes in one line, for a problem's message.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -50,7 +50,7 @@ impl Observer for Counting {
     }
 
     fn state(&self, sink: &str, state: State) {
-        for known in [State::Running, State::Retrying, State::Held] {
+        for known in State::ALL {
             self.metrics.sink_state.with_label_values(&[sink, known.name()]).set(i64::from(known == state));
         }
         if let Some(also) = &self.also {

@@ -19,7 +19,7 @@ pub enum Step {
 pub struct Report {
     pub status: Status,
     /// What is awaited, or what is degraded: the part and what is said of it.
-    pub reasons: BTreeMap<&'static str, String>,
+    pub reasons: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -41,7 +41,8 @@ pub struct Readiness(Mutex<State>);
 struct State {
     waiting_for: Option<Step>,
     draining: bool,
-    reasons: BTreeMap<&'static str, String>,
+    /// By part: a few of our own, and one for each sink.
+    reasons: BTreeMap<String, String>,
 }
 
 impl Default for Readiness {
@@ -69,18 +70,18 @@ impl Readiness {
     }
 
     /// Something is amiss with a part. Answers whether that is news.
-    pub fn amiss(&self, part: &'static str, what: &str) -> bool {
+    pub fn amiss(&self, part: &str, what: &str) -> bool {
         self.with(|state| {
             let known = state.reasons.get(part).is_some_and(|known| known == what);
             if !known {
-                state.reasons.insert(part, what.to_owned());
+                state.reasons.insert(part.to_owned(), what.to_owned());
             }
             !known
         })
     }
 
     /// A part is well. Answers whether that is news.
-    pub fn well(&self, part: &'static str) -> bool {
+    pub fn well(&self, part: &str) -> bool {
         self.with(|state| state.reasons.remove(part).is_some())
     }
 
@@ -92,7 +93,7 @@ impl Readiness {
             let status = match (state.draining, state.waiting_for) {
                 (true, _) => Status::Draining,
                 (false, Some(step)) => {
-                    reasons.insert("waiting_for", format!("{step:?}").to_lowercase());
+                    reasons.insert("waiting_for".to_owned(), format!("{step:?}").to_lowercase());
                     Status::Starting
                 }
                 (false, None) if reasons.is_empty() => Status::Ready,

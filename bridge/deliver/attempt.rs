@@ -9,6 +9,7 @@ use super::consent;
 use super::flow::{Halted, Report, Settled};
 use super::route::{Route, Routes};
 use crate::calendar::parse_rfc3339;
+use crate::causes::chain;
 use crate::config::Purpose;
 use crate::event::{Identity, header};
 use crate::kafka::{Record, TopicPartition};
@@ -126,7 +127,7 @@ impl Context {
         let rejected = |reason: String| Outcome::Rejected { reason };
         let value = record.value.as_deref().ok_or_else(|| rejected("a tombstone is no event".into()))?;
         let decoded = self.decoder.decode(value).await.map_err(|error| {
-            let reason = super::chain(&error);
+            let reason = chain(&error);
             if error.is_transient() { Outcome::Transient { reason } } else { Outcome::Rejected { reason } }
         })?;
         let shape = self.shape_of(&decoded.writer);

@@ -34,6 +34,7 @@ pub use self::flow::State;
 use self::flow::{Action, Flow, Notice, Settled, Step};
 pub use self::route::{Route, Routes};
 use self::window::Limits;
+use crate::causes::chain;
 use crate::clock;
 use crate::kafka::consume::{Consumer, Control, Event, Trouble};
 use crate::kafka::{self, NextOffset, TopicPartition};
@@ -177,6 +178,12 @@ pub async fn run(worker: Worker, mut stop: watch::Receiver<bool>) -> Result<(), 
         }
         crew.report_state(flow.state());
     }
+}
+
+/// How long to wait before a worker that has ended by itself `failures` times in a row is started anew.
+#[must_use]
+pub fn restart_pause(failures: u32) -> Duration {
+    retry::pause(&Outcome::Transient { reason: String::new() }, failures, random())
 }
 
 /// Who carries actions out.
@@ -337,18 +344,6 @@ fn tell(sink: &str, notice: Notice) {
             tracing::warn!(sink, %at, "a partition was let go with an attempt under way; the next owner sees what became of it");
         }
     }
-}
-
-/// An error with its causes: logged once, here at the edge.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
 
 fn seconds_between(from_ms: i64, to_ms: i64) -> f64 {

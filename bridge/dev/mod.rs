@@ -69,6 +69,8 @@ pub enum Error {
     Cluster(#[source] crate::kafka::Error),
     #[error("the bridge could not be started")]
     App(#[from] app::Error),
+    #[error("the client that sends samples could not be made")]
+    Client(#[source] reqwest::Error),
     #[error("the registry's cache could not be made")]
     Cache(#[source] io::Error),
 }
@@ -114,14 +116,20 @@ pub async fn run(options: &Options, stop: Stop) -> Result<(), Error> {
     let compiled = compile(loaded.config, &loaded.file).map_err(Error::Config)?;
 
     view.say(&welcome(options, &bootstrap, registry_address));
-    let trickle = Trickle::new(&compiled, options, Arc::clone(&view));
+    let trickle = Trickle::new(&compiled, options, Arc::clone(&view)).map_err(Error::Client)?;
     let mode = Mode { real_cluster: false, observer: Some(Arc::<View>::clone(&view)) };
     let (stopper, inner) = Stop::new();
     let finished = async {
         tokio::select! { () = stop.requested() => (), () = trickle.run() => () }
         let _ = stopper.send(true);
     };
-    let (ended, ()) = tokio::join!(app::run(compiled, mode, inner), finished);
+    let bridge = app::run(compiled, mode, inner);
+    tokio::pin!(bridge);
+    let ended = tokio::select! {
+        // It could not start, or met a fault: nobody has to ask it to stop.
+        ended = &mut bridge => ended,
+        () = finished => bridge.await,
+    };
     drop(cluster);
     Ok(ended?)
 }

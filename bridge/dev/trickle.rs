@@ -14,6 +14,11 @@ use crate::catalog::SourceScheme;
 use crate::clock;
 use crate::ingest::verify::{self, Message};
 
+/// Longer than any deadline of `ingest`.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// The timer's own grain; a person cannot read faster anyway.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 /// Sends samples at a fixed pace once the bridge is ready.
 pub(super) struct Trickle {
     schemes: Vec<(String, SourceScheme)>,
@@ -40,17 +45,20 @@ struct Entry {
 }
 
 impl Trickle {
-    pub(super) fn new(compiled: &Compiled, options: &Options, view: Arc<View>) -> Self {
+    pub(super) fn new(compiled: &Compiled, options: &Options, view: Arc<View>) -> Result<Self, reqwest::Error> {
         let sources = compiled.sources.iter();
-        Self {
+        // A proxy in the environment knows no way to this process.
+        let client = reqwest::Client::builder().no_proxy().timeout(ANSWER_WITHIN).build()?;
+        Ok(Self {
             schemes: sources.map(|source| (source.config.name.clone(), source.config.scheme.clone())).collect(),
             base: format!("http://{}/hooks", options.listen),
             ready: format!("http://{}/readyz", options.admin),
-            every: (options.rate > 0.0).then(|| Duration::from_secs_f64(1.0 / options.rate)),
+            // None for zero, for what is no number, and for less than one in the age of the universe.
+            every: Duration::try_from_secs_f64(1.0 / options.rate).ok().map(|every| every.max(SHORTEST)),
             events: options.events,
             view,
-            client: reqwest::Client::new(),
-        }
+            client,
+        })
     }
 
     /// Until the wanted number was sent; for ever where none was named.

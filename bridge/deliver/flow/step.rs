@@ -143,15 +143,20 @@ pub enum State {
     Retrying,
     /// A person has to mend the sink, or an event that it refuses. Nothing is lost.
     Held,
+    /// The worker has ended by itself and waits to be started anew.
+    Down,
 }
 
 impl State {
+    pub const ALL: [Self; 4] = [Self::Running, Self::Retrying, Self::Held, Self::Down];
+
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Running => "running",
             Self::Retrying => "retrying",
             Self::Held => "held",
+            Self::Down => "down",
         }
     }
 

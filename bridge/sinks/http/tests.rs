@@ -40,7 +40,7 @@ fn config(url: String) -> config::Http {
     }
 }
 
-fn loopback() -> Vec<config::Network> {
+fn loopback() -> Vec<Network> {
     vec!["127.0.0.0/8".parse().unwrap()]
 }
 

@@ -1,0 +1,244 @@
+//! The sinks' workers: made of the configuration, kept running, and started anew where one ends by itself.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::compile::{Compiled, CompiledSink};
+use super::readiness::Readiness;
+use super::{Error, Stop};
+use crate::causes::chain;
+use crate::config::{self, Network, SinkKind};
+use crate::deliver::{self, Observer, Policy, Routes, State, Worker};
+use crate::expr::{Json, Program};
+use crate::kafka::{Client, Consumer};
+use crate::metrics::Metrics;
+use crate::schema::Decoder;
+use crate::schema::registry::Registry;
+use crate::sinks;
+
+/// A worker that has run for so long is well: its next end is the first again, and `/readyz` forgets the last one. It
+/// takes a consumer seconds to join its group and meet what ended it before.
+const STEADY: Duration = Duration::from_secs(60);
+
+/// What all sinks share.
+pub(super) struct Surroundings {
+    pub(super) client: Client,
+    pub(super) registry: Registry,
+    pub(super) told: Told,
+}
+
+/// Who hears of a worker's end.
+#[derive(Clone)]
+pub(super) struct Told {
+    pub(super) metrics: Metrics,
+    pub(super) readiness: Arc<Readiness>,
+    pub(super) observer: Arc<dyn Observer>,
+}
+
+/// Starts every sink's worker, and keeps each running until `stop`.
+///
+/// # Errors
+/// [`Error::Sink`] or [`Error::Kafka`], before any of them runs.
+pub(super) fn run(compiled: &Compiled, around: &Arc<Surroundings>, stop: &Stop) -> Result<JoinSet<()>, Error> {
+    let makers = compiled.sinks.iter().map(|sink| Maker::new(sink, compiled, around));
+    let first = makers.map(|maker| Ok((maker.worker()?, maker))).collect::<Result<Vec<_>, Error>>()?;
+    let mut running = JoinSet::new();
+    for (worker, maker) in first {
+        let sink = Arc::clone(&worker.sink);
+        let mut worker = Some(worker);
+        let stopped = stop.clone();
+        let live = move || {
+            let made = worker.take().map_or_else(|| maker.worker(), Ok);
+            deliver(made, stopped.clone())
+        };
+        running.spawn(keep(sink, live, deliver::restart_pause, around.told.clone(), stop.clone()));
+    }
+    Ok(running)
+}
+
+type Ended = Result<(), Box<dyn StdError + Send + Sync>>;
+
+/// One life of a worker. On a task of its own, so that a panic ends the life and not the bridge's hold on it.
+async fn deliver(worker: Result<Worker, Error>, stop: Stop) -> Ended {
+    Ok(tokio::spawn(deliver::run(worker?, stop.receiver())).await??)
+}
+
+/// Lives one after the other, until one ends because it was asked to.
+async fn keep<F>(sink: Arc<str>, mut live: impl FnMut() -> F, pause: impl Fn(u32) -> Duration, told: Told, stop: Stop)
+where
+    F: Future<Output = Ended>,
+{
+    let part = format!("sink {sink}");
+    let mut failures: u32 = 0;
+    loop {
+        let begun = Instant::now();
+        let running = live();
+        tokio::pin!(running);
+        let ended = tokio::select! {
+            ended = &mut running => ended,
+            () = tokio::time::sleep(STEADY) => {
+                told.readiness.well(&part);
+                running.await
+            }
+        };
+        let Err(error) = ended else { return };
+        failures = if begun.elapsed() < STEADY { failures.saturating_add(1) } else { 1 };
+        let pause = pause(failures);
+        let error = chain(&*error);
+        tracing::error!(
+            sink = &*sink,
+            error,
+            ?pause,
+            "a sink's worker has ended; it is started anew, and nothing is lost"
+        );
+        told.metrics.sink_restarts.with_label_values(&[&*sink]).inc();
+        told.observer.state(&sink, State::Down);
+        told.readiness.amiss(&part, &error);
+        tokio::select! { () = tokio::time::sleep(pause) => (), () = stop.requested() => return }
+    }
+}
+
+/// What a sink's workers are made of, any number of times.
+struct Maker {
+    config: config::Sink,
+    policy: Policy,
+    topics: Vec<String>,
+    /// The consumer group.
+    group: String,
+    allow: Vec<Network>,
+    around: Arc<Surroundings>,
+}
+
+impl Maker {
+    fn new(sink: &CompiledSink, compiled: &Compiled, around: &Arc<Surroundings>) -> Self {
+        let config = sink.config.clone();
+        let mut routes = Routes::default();
+        for (event_type, event) in &compiled.events {
+            routes.add(&event.schema.topic, event_type, config.events.contains(event_type));
+        }
+        Self {
+            topics: routes.topics().map(str::to_owned).collect(),
+            policy: Policy {
+                routes,
+                purpose: config.purpose.clone(),
+                filter: sink.filter.clone().map(filter),
+                map: sink.map.clone().map(map),
+            },
+            group: format!("{}hookbridge.{}", compiled.config.kafka.topic_prefix, config.name),
+            allow: compiled.config.egress.allow.clone(),
+            around: Arc::clone(around),
+            config,
+        }
+    }
+
+    /// A worker, with its own member of the sink's group.
+    fn worker(&self) -> Result<Worker, Error> {
+        let Surroundings { client, registry, told } = &*self.around;
+        Ok(Worker {
+            sink: self.config.name.as_str().into(),
+            target: self.target().map_err(|source| Error::Sink { sink: self.config.name.clone(), source })?,
+            consumer: Consumer::subscribe(client, &self.group, &self.topics).map_err(Error::Kafka)?,
+            decoder: Arc::new(Decoder::new(registry.clone())),
+            policy: self.policy.clone(),
+            observer: Arc::clone(&told.observer),
+        })
+    }
+
+    fn target(&self) -> Result<sinks::Sink, sinks::Error> {
+        let name = &self.config.name;
+        Ok(match &self.config.kind {
+            SinkKind::Postgres(postgres) => sinks::Sink::Postgres(sinks::postgres::Postgres::new(name, postgres)?),
+            SinkKind::Http(http) => sinks::Sink::Http(sinks::http::Http::new(name, http, &self.allow)?),
+            SinkKind::Kafka { .. } | SinkKind::Preset(_) => return Err(sinks::Error::NotBuilt),
+        })
+    }
+}
+
+fn filter(program: Arc<Program>) -> deliver::Filter {
+    Arc::new(move |event| {
+        let event = Json::new(event).map_err(|error| error.to_string())?;
+        program.is_true(&event).map_err(|error| error.to_string())
+    })
+}
+
+/// A sink's `map` gives one document for each event.
+fn map(program: Arc<Program>) -> deliver::Map {
+    Arc::new(move |event| {
+        let event = Json::new(event).map_err(|error| error.to_string())?;
+        let results = program.eval(&event).map_err(|error| error.to_string())?;
+        match results.as_slice() {
+            [one] => Ok(one.text().as_bytes().to_vec()),
+            several => Err(format!("the map gave {} results for one event", several.len())),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::app::observe;
+    use crate::app::readiness::Status;
+
+    fn told() -> Told {
+        let metrics = Metrics::new().unwrap();
+        let readiness = Arc::new(Readiness::default());
+        readiness.ready();
+        Told { observer: observe::observer(&metrics, None), metrics, readiness }
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_ends_by_itself_is_started_anew_counted_and_shown() {
+        let (ask, stop) = Stop::new();
+        let (told, lives) = (told(), Arc::new(AtomicU32::new(0)));
+        let (counted, stopped) = (Arc::clone(&lives), stop.clone());
+        let live = move || {
+            let (life, stopped) = (counted.fetch_add(1, Ordering::SeqCst), stopped.clone());
+            async move {
+                match life {
+                    0 => Err("the consumer has ended".into()),
+                    1 => Ok(tokio::spawn(async { panic!("a fault of ours") }).await?),
+                    _ => {
+                        stopped.requested().await;
+                        Ok(())
+                    }
+                }
+            }
+        };
+        let kept = tokio::spawn(keep("crm".into(), live, |_| Duration::ZERO, told.clone(), stop));
+        while lives.load(Ordering::SeqCst) < 3 {
+            tokio::task::yield_now().await;
+        }
+        let (ready, report) = told.readiness.report();
+        assert!(ready, "requests are taken all the same");
+        assert_eq!(report.status, Status::Degraded);
+        assert!(report.reasons["sink crm"].contains("panicked"), "{report:?}");
+        let text = String::from_utf8(told.metrics.render()).unwrap();
+        for line in
+            [r#"hookbridge_sink_restarts_total{sink="crm"} 2"#, r#"hookbridge_sink_state{sink="crm",state="down"} 1"#]
+        {
+            assert!(text.contains(line), "{line} is not in:\n{text}");
+        }
+        ask.send(true).unwrap();
+        kept.await.unwrap();
+        assert_eq!(lives.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
+    async fn a_stop_is_not_kept_waiting_by_a_pause() {
+        let (ask, stop) = Stop::new();
+        let told = told();
+        let live = || async { Err("the consumer has ended".into()) };
+        let kept = tokio::spawn(keep("crm".into(), live, |_| Duration::from_secs(3_600), told.clone(), stop));
+        while told.readiness.report().1.status == Status::Ready {
+            tokio::task::yield_now().await;
+        }
+        ask.send(true).unwrap();
+        kept.await.unwrap();
+    }
+}

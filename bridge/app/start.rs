@@ -1,0 +1,183 @@
+//! What a start has to get through before requests are taken: Kafka, topics, schemas. Whatever waiting mends is waited
+//! for, and said; what it does not mend ends the start.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::compile::Compiled;
+use super::readiness::{Readiness, Step};
+use super::{ASK_TIMEOUT, Error, Mode};
+use crate::causes::chain;
+use crate::config::Config;
+use crate::kafka::{self, Cleanup, Client, TopicPlan};
+use crate::schema::registry::{self, Registry};
+
+/// Connections that the kernel holds for us while the loop does not accept: a burst of senders, not a queue.
+const BACKLOG: u32 = 1024;
+/// Between two looks at something that was not there: soon enough for a person who watches, rare enough for a log.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// Schemas that the registry is asked for side by side: a hundred in the time of thirteen, and no burst for it.
+const ASKED_AT_ONCE: usize = 8;
+
+/// Binds before anything else is started, so that an address in use stops the start at once.
+pub(super) fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bind().map_err(|source: io::Error| Error::Listen { what, address, source })
+}
+
+/// Waits for Kafka, sees to the topics, and learns the schemas' ids, by event type.
+///
+/// # Errors
+/// What waiting does not mend.
+pub(super) async fn start(
+    compiled: &Compiled,
+    mode: &Mode,
+    client: &Client,
+    registry: &Registry,
+    readiness: &Arc<Readiness>,
+) -> Result<HashMap<String, u32>, Error> {
+    readiness.wait_for(Step::Kafka);
+    let ping = || client.ping(ASK_TIMEOUT);
+    patiently("kafka", readiness, ping, |_| true).await.map_err(Error::Kafka)?;
+    if mode.real_cluster {
+        readiness.wait_for(Step::Topics);
+        // A cluster that has just come up answers, and elects its controller and leaders meanwhile.
+        let may_pass = |error: &Error| {
+            matches!(error, Error::Kafka(kafka::Error::Unreachable { .. } | kafka::Error::NoLeader { .. }))
+        };
+        patiently("kafka", readiness, || topics(compiled, client, readiness), may_pass).await?;
+    }
+    readiness.wait_for(Step::Schemas);
+    schema_ids(compiled, registry, readiness).await
+}
+
+/// Asks until there is an answer, or an error that may not pass. What is awaited is told to `/readyz`, and logged when
+/// that changes.
+async fn patiently<T, E, F>(
+    part: &str,
+    readiness: &Readiness,
+    mut ask: impl FnMut() -> F,
+    may_pass: impl Fn(&E) -> bool,
+) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+    E: std::error::Error + 'static,
+{
+    loop {
+        match ask().await {
+            Ok(answer) => {
+                if readiness.well(part) {
+                    tracing::info!(part, "it is there");
+                }
+                return Ok(answer);
+            }
+            Err(error) if may_pass(&error) => {
+                if readiness.amiss(part, &error.to_string()) {
+                    tracing::warn!(part, error = chain(&error), "waiting");
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Creates what is missing where the configuration says so, then refuses what would break the promise.
+async fn topics(compiled: &Compiled, client: &Client, readiness: &Readiness) -> Result<(), Error> {
+    let config = &compiled.config;
+    let admin = client.admin().map_err(Error::Kafka)?;
+    let plans = topic_plans(compiled);
+    if config.kafka.create_topics {
+        for topic in admin.ensure_topics(&plans).await.map_err(Error::Kafka)? {
+            if !topic.existed {
+                let (partitions, replication) = (topic.partitions, topic.replication);
+                tracing::info!(topic = topic.name, partitions, replication, "topic created");
+            }
+        }
+    }
+    let preflight = admin.preflight(&plans, max_record(config)).await.map_err(Error::Kafka)?;
+    let warnings: Vec<String> = preflight.warnings.iter().map(ToString::to_string).collect();
+    for warning in &warnings {
+        tracing::warn!(warning, "the cluster gives less than it could");
+    }
+    if !warnings.is_empty() {
+        readiness.amiss("cluster", &warnings.join("; "));
+    }
+    if preflight.problems.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Preflight { problems: preflight.problems.iter().map(ToString::to_string).collect() })
+}
+
+/// The topics that the line and the sinks need.
+fn topic_plans(compiled: &Compiled) -> Vec<TopicPlan> {
+    let config = &compiled.config;
+    let defaults = &config.kafka.topic_defaults;
+    let plan = |name: String| TopicPlan {
+        name,
+        partitions: defaults.partitions,
+        replication: defaults.replication_factor,
+        min_isr: defaults.min_insync_replicas,
+        retention: Some(defaults.retention),
+        cleanup: Cleanup::Delete,
+        max_message_bytes: Some(max_record(config)),
+    };
+    let events = compiled.events.values().map(|event| plan(event.schema.topic.clone()));
+    let quarantine = config.sources.keys().map(|source| plan(quarantine_topic(config, source)));
+    events.chain(quarantine).collect()
+}
+
+/// The largest record that we write: a request's whole body, as an event or in quarantine, with its headers and the
+/// violations, which librdkafka and brokers count too.
+pub(super) fn max_record(config: &Config) -> usize {
+    const HEADERS: usize = 256 * 1024;
+    config.ingest.max_body + HEADERS
+}
+
+pub(super) fn quarantine_topic(config: &Config, source: &str) -> String {
+    format!("{}quarantine.{source}", config.kafka.topic_prefix)
+}
+
+/// The registry's id of every schema: from the registry, or from the disk where it is down and knew them before.
+async fn schema_ids(
+    compiled: &Compiled,
+    registry: &Registry,
+    readiness: &Arc<Readiness>,
+) -> Result<HashMap<String, u32>, Error> {
+    // Registries answer two registrations of one shared type at once with a conflict.
+    let at_once = if compiled.config.registry.auto_register { 1 } else { ASKED_AT_ONCE };
+    let permits = Arc::new(Semaphore::new(at_once));
+    let mut asked = JoinSet::new();
+    for (event_type, event) in &compiled.events {
+        let (registry, readiness, permits) = (registry.clone(), Arc::clone(readiness), Arc::clone(&permits));
+        let (event_type, schema) = (event_type.clone(), event.schema.clone());
+        asked.spawn(async move {
+            let _permit = permits.acquire().await;
+            let ask = || registry.id_of(&schema);
+            let id = patiently("registry", &readiness, ask, registry::Error::is_transient).await;
+            (event_type, id)
+        });
+    }
+    let mut ids = HashMap::new();
+    let mut problems = Vec::new();
+    for (event_type, id) in asked.join_all().await {
+        match id {
+            Ok(id) => _ = ids.insert(event_type, id),
+            Err(error) => problems.push(format!("{event_type}: {}", chain(&error))),
+        }
+    }
+    problems.sort_unstable();
+    if problems.is_empty() { Ok(ids) } else { Err(Error::Schemas { problems }) }
+}
