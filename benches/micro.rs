@@ -14,12 +14,17 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use hookbridge::config::UnknownFields;
+use hmac::{Hmac, KeyInit, Mac};
+use hookbridge::catalog;
+use hookbridge::config::{Secret, UnknownFields};
+use hookbridge::ingest::verify::{self, Message, Request, Verifier};
 use hookbridge::schema::plan::{Plan, Scratch};
+use http::HeaderMap;
+use sha2::Sha256;
 
 fn main() {
     let smoke = std::env::args().any(|argument| argument == "--smoke");
-    let passed = [encode(smoke)];
+    let passed = [encode(smoke), verify(smoke)];
     if passed.contains(&false) {
         std::process::exit(1);
     }
@@ -113,6 +118,43 @@ fn encode(smoke: bool) -> bool {
     let limit = if smoke { 0.85 } else { 0.7 };
     let passed = ratios[1] <= limit;
     println!("  in order at most {limit}: {}", if passed { "yes" } else { "NO" });
+    passed
+}
+
+/// Verify a signed request of 1 KiB, against nothing but the HMAC of as many bytes.
+fn verify(smoke: bool) -> bool {
+    const NOW_MS: i64 = 1_800_000_000_000;
+    let body = vec![b'x'; 1024];
+    let key = b"a key of thirty-two bytes, no more";
+    let bare = Hmac::<Sha256>::new_from_slice(key).expect("any key is one");
+    let signed: Vec<_> =
+        [("standard-webhooks", "whsec_YmVuY2gtb25seS1zZWNyZXQtb2YtMzItYnl0ZXM="), ("stripe", "whsec_x")]
+            .into_iter()
+            .map(|(name, secret)| {
+                let (scheme, secret) = (catalog::preset(name).expect("a preset"), Secret::new(secret));
+                let headers = HeaderMap::new();
+                let message =
+                    Message { id: "msg_1", now_ms: NOW_MS, method: "POST", url: "/", headers: &headers, body: &body };
+                let headers = verify::sign(&scheme, &secret, &message).expect("a signature");
+                (name, Verifier::compile(&scheme, &[secret], None).expect("the preset compiles"), headers)
+            })
+            .collect();
+    let mut subjects = vec![Subject::new("HMAC-SHA256 of the body", || {
+        let mut mac = bare.clone();
+        mac.update(black_box(&body));
+        black_box(mac.finalize());
+    })];
+    for (name, verifier, headers) in &signed {
+        let request = Request { method: "POST", url: "/", headers, body: &body };
+        assert!(verifier.verify(&request, NOW_MS).is_ok(), "{name}: the signature is right");
+        subjects.push(Subject::new(name, move || {
+            black_box(verifier.verify(black_box(&request), NOW_MS).is_ok());
+        }));
+    }
+    let ratios = compare("verify: a body of 1,024 bytes", &mut subjects, smoke);
+    let limit = if smoke { 2.5 } else { 2.0 };
+    let passed = ratios[1..].iter().all(|ratio| *ratio <= limit);
+    println!("  each at most {limit}: {}", if passed { "yes" } else { "NO" });
     passed
 }
 

@@ -32,7 +32,7 @@ struct Keyed<'a> {
 }
 
 /// Serves until the process is ended.
-pub fn serve(address: SocketAddr, bootstrap: &str, topic: &str) {
+pub(crate) fn serve(address: SocketAddr, bootstrap: &str, topic: &str) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let producer = ClientConfig::new()

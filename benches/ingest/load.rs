@@ -13,33 +13,43 @@ use tokio::task::LocalSet;
 
 /// What a run saw.
 #[derive(Debug, Default)]
-pub struct Seen {
-    pub ok: u64,
-    pub failed: u64,
-    /// Of the 2xx, in microseconds.
-    pub latencies_us: Vec<u32>,
-    pub seconds: f64,
+pub(crate) struct Seen {
+    /// 2xx, the warm-up's among them.
+    pub(crate) acked: u64,
+    /// What was not a 2xx, likewise.
+    pub(crate) failed: u64,
+    /// Of the 2xx after the warm-up, in microseconds.
+    latencies_us: Vec<u32>,
+    seconds: f64,
 }
 
 impl Seen {
-    pub fn rate(&self) -> f64 {
-        self.ok as f64 / self.seconds
+    /// 2xx a second, after the warm-up.
+    pub(crate) fn rate(&self) -> f64 {
+        self.latencies_us.len() as f64 / self.seconds
     }
 
     /// `share` of 0.5: the median. Milliseconds.
-    pub fn percentile_ms(&self, share: f64) -> f64 {
+    pub(crate) fn percentile_ms(&self, share: f64) -> f64 {
         let mut sorted = self.latencies_us.clone();
         sorted.sort_unstable();
-        let at = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
+        let at = (sorted.len() as f64 * share) as usize;
+        let at = at.min(sorted.len().saturating_sub(1));
         sorted.get(at).map_or(f64::NAN, |&us| f64::from(us) / 1000.0)
     }
 }
 
 /// Requests, prebuilt: head, body and signature.
-pub type Requests = Arc<Vec<Vec<u8>>>;
+pub(crate) type Requests = Arc<Vec<Vec<u8>>>;
 
 /// Closed loop: each connection sends its next request after the answer to the last.
-pub fn closed(address: SocketAddr, requests: &Requests, connections: usize, warm_up: Duration, run: Duration) -> Seen {
+pub(crate) fn closed(
+    address: SocketAddr,
+    requests: &Requests,
+    connections: usize,
+    warm_up: Duration,
+    run: Duration,
+) -> Seen {
     let next = Arc::new(AtomicUsize::new(0));
     let start = Instant::now() + warm_up;
     let end = start + run;
@@ -53,9 +63,7 @@ pub fn closed(address: SocketAddr, requests: &Requests, connections: usize, warm
                 let sent = Instant::now();
                 let ok = connection.exchange(request).await;
                 let done = Instant::now();
-                if done >= start && done < end {
-                    seen.count(ok, done - sent);
-                }
+                seen.count(ok, (done >= start && done < end).then(|| done - sent));
             }
             seen
         }
@@ -65,18 +73,16 @@ pub fn closed(address: SocketAddr, requests: &Requests, connections: usize, warm
 }
 
 /// Open loop: requests leave at fixed times whatever the answers do; latency is counted from the intended time.
-pub fn open(address: SocketAddr, requests: &Requests, rate: u32, connections: usize, run: Duration) -> Seen {
+pub(crate) fn open(address: SocketAddr, requests: &Requests, rate: u32, connections: usize, run: Duration) -> Seen {
     let warm_up = Duration::from_secs(1);
     let total = ((warm_up + run).as_secs_f64() * f64::from(rate)) as u32;
     let begin = Instant::now() + Duration::from_millis(50);
     let (tickets, queue) = mpsc::channel::<Instant>(total as usize);
+    #[allow(clippy::disallowed_methods, reason = "a load generator waits for the clock")]
     let clock = std::thread::spawn(move || {
         for at in 0..total {
             let due = begin + Duration::from_secs_f64(f64::from(at) / f64::from(rate));
-            #[allow(clippy::disallowed_methods, reason = "a load generator waits for the clock")]
-            if let Some(wait) = due.checked_duration_since(Instant::now()) {
-                std::thread::sleep(wait);
-            }
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
             if tickets.try_send(due).is_err() {
                 return;
             }
@@ -93,9 +99,7 @@ pub fn open(address: SocketAddr, requests: &Requests, rate: u32, connections: us
                 let Some(due) = queue.lock().await.recv().await else { return seen };
                 let request = &requests[next.fetch_add(1, Ordering::Relaxed) % requests.len()];
                 let ok = connection.exchange(request).await;
-                if due >= begin + warm_up {
-                    seen.count(ok, due.elapsed());
-                }
+                seen.count(ok, (due >= begin + warm_up).then(|| due.elapsed()));
             }
         }
     });
@@ -105,13 +109,15 @@ pub fn open(address: SocketAddr, requests: &Requests, rate: u32, connections: us
 }
 
 impl Seen {
-    fn count(&mut self, ok: bool, latency: Duration) {
-        if ok {
-            self.ok += 1;
-            self.latencies_us.push(u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
-        } else {
+    /// `latency`: none outside the measured time.
+    fn count(&mut self, ok: bool, latency: Option<Duration>) {
+        if !ok {
             self.failed += 1;
+            return;
         }
+        self.acked += 1;
+        let micros = |latency: Duration| u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
+        self.latencies_us.extend(latency.map(micros));
     }
 }
 
@@ -181,7 +187,7 @@ fn on_one_thread<F: Future<Output = Seen> + 'static>(connections: usize, task: i
         let mut seen = Seen::default();
         for task in running {
             let part = task.await.expect("a connection's task");
-            seen.ok += part.ok;
+            seen.acked += part.acked;
             seen.failed += part.failed;
             seen.latencies_us.extend(part.latencies_us);
         }
