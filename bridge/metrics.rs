@@ -199,8 +199,10 @@ impl SourceMetrics {
         Counter(self.families.unknown_fields.with_label_values(&[self.source.as_str(), event_type]))
     }
 
-    pub fn quarantined(&self, reason: &str) {
-        self.families.quarantined.with_label_values(&[self.source.as_str(), reason]).inc();
+    /// The counter of requests quarantined for one reason.
+    #[must_use]
+    pub fn quarantined(&self, reason: &str) -> Counter {
+        Counter(self.families.quarantined.with_label_values(&[self.source.as_str(), reason]))
     }
 
     pub fn ignored(&self) {
@@ -233,7 +235,7 @@ mod tests {
         source.answered(200, 0.01);
         source.answered(503, 0.01);
         source.accepted("purchase_completed").inc();
-        source.quarantined("invalid");
+        source.quarantined("invalid").inc();
         metrics.attempts.with_label_values(&["warehouse", "delivered"]).inc();
         metrics.settlements.with_label_values(&["warehouse", "delivered", ""]).inc();
         metrics.event_to_action.with_label_values(&["warehouse"]).observe(0.2);

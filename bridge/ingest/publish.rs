@@ -14,7 +14,7 @@ use super::map::{Failure, Mapped};
 use crate::clock::Rfc3339;
 use crate::event::header;
 use crate::kafka::{self, Outgoing, Pending, Position};
-use crate::metrics::{Counter, SourceMetrics};
+use crate::metrics::Counter;
 use crate::schema::plan::{Refused, Scratch};
 use crate::schema::wire;
 
@@ -157,21 +157,7 @@ pub(super) struct Sent(Option<Waiting>);
 
 struct Waiting {
     pending: Pending,
-    count: Count,
-}
-
-enum Count {
-    Accepted(Counter),
-    Quarantined(SourceMetrics, &'static str),
-}
-
-impl Count {
-    fn add(&self) {
-        match self {
-            Self::Accepted(counter) => counter.inc(),
-            Self::Quarantined(metrics, reason) => metrics.quarantined(reason),
-        }
-    }
+    count: Counter,
 }
 
 impl Sent {
@@ -180,7 +166,7 @@ impl Sent {
         let report = tokio::time::timeout_at(deadline, &mut waiting.pending).await;
         let report = report.map_err(|_| Unconfirmed::Deadline)?;
         if report.is_ok() {
-            waiting.count.add();
+            waiting.count.inc();
         }
         self.0 = None;
         report.map_err(Unconfirmed::Kafka)
@@ -193,7 +179,7 @@ impl Drop for Sent {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
             if waiting.pending.await.is_ok() {
-                waiting.count.add();
+                waiting.count.inc();
             }
         });
     }
@@ -240,7 +226,7 @@ pub(super) fn event(
             timestamp_ms: None,
         };
         let pending = line.publisher.publish(outgoing).map_err(|e| NotSent::Kafka(Unconfirmed::Kafka(e)))?;
-        Ok(Sent(Some(Waiting { pending, count: Count::Accepted(route.accepted.clone()) })))
+        Ok(Sent(Some(Waiting { pending, count: route.accepted.clone() })))
     })
 }
 
@@ -279,7 +265,7 @@ pub(super) fn quarantine(
         timestamp_ms: None,
     };
     let pending = line.publisher.publish(outgoing).map_err(Unconfirmed::Kafka)?;
-    Ok(Sent(Some(Waiting { pending, count: Count::Quarantined(source.metrics.clone(), fault.reason) })))
+    Ok(Sent(Some(Waiting { pending, count: source.metrics.quarantined(fault.reason) })))
 }
 
 /// `{"total": n, "violations": [...]}`.
