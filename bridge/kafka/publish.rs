@@ -57,8 +57,14 @@ pub(super) struct Tuning {
 }
 
 impl Default for Tuning {
+    /// librdkafka writes one partition a request and, with its queue threshold of one, forms no further batch while a
+    /// request waits to be sent: batches grow by themselves once five requests are out, and a lone record waits for the
+    /// linger only. Measured on one broker with keys over 16 partitions (600 bytes, 7 headers), half a millisecond
+    /// against a whole one gave a fifth more records a second at 64 senders and more at 256, for no more CPU. No linger
+    /// won a millisecond at 1,000 a second and lost a tenth at 64 senders; three requests in flight won a tenth at 256
+    /// senders and lost a quarter at 64.
     fn default() -> Self {
-        Self { linger_ms: "1", max_in_flight_requests: 5, batch_bytes: 512 << 10 }
+        Self { linger_ms: "0.5", max_in_flight_requests: 5, batch_bytes: 512 << 10 }
     }
 }
 

@@ -1,13 +1,15 @@
 //! The border to Kafka against a real broker. Each test makes topics and groups of its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use hookbridge::config;
 use hookbridge::kafka::{
-    Cleanup, Client, Consumer, Error, Event, Limits, NextOffset, Outgoing, Position, Publisher, Record, StartAt,
-    TopicPartition, TopicPlan, Trouble,
+    Cleanup, Client, Consumer, Control, Error, Event, Limits, NextOffset, Outgoing, Position, Publisher, Record,
+    StartAt, TopicPartition, TopicPlan, Trouble,
 };
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::harness::services;
@@ -209,7 +211,9 @@ fn a_commit_is_what_the_next_member_starts_from() {
         let control = second.control();
         control.commit(vec![(at, NextOffset::after(7))]).await.unwrap();
         let lag = loop {
-            if let Some(lag) = control.lag().first().and_then(|one| one.records()).filter(|lag| *lag < 4) {
+            if let Some(lag) =
+                control.lag().first().and_then(hookbridge::kafka::consume::Lag::records).filter(|lag| *lag < 4)
+            {
                 break lag;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -353,31 +357,44 @@ fn a_paused_partition_says_nothing_until_it_is_resumed() {
     });
 }
 
-/// What one member settled, committed as its partitions go; it leaves when `leave` is told.
-async fn settle(mut consumer: Consumer, mut leave: tokio::sync::watch::Receiver<bool>) -> Vec<(i32, i64)> {
+/// A member that settles what it reads and commits when its partitions go.
+struct Member {
+    settled: watch::Receiver<Vec<(i32, i64)>>,
+    control: Control,
+    running: tokio::task::JoinHandle<()>,
+}
+
+impl Member {
+    fn join(client: &Client, group: &str, topic: &str) -> Self {
+        let consumer = Consumer::subscribe(client, group, &[topic.to_owned()]).unwrap();
+        let control = consumer.control();
+        let (sender, settled) = watch::channel(Vec::new());
+        Self { settled, control, running: tokio::spawn(settle(consumer, sender)) }
+    }
+
+    async fn leave(self) -> Vec<(i32, i64)> {
+        self.control.stop().await;
+        self.running.await.unwrap();
+        self.settled.borrow().clone()
+    }
+}
+
+async fn settle(mut consumer: Consumer, settled: watch::Sender<Vec<(i32, i64)>>) {
     let control = consumer.control();
-    tokio::spawn({
-        let control = control.clone();
-        async move {
-            leave.wait_for(|leave| *leave).await.unwrap();
-            control.stop().await;
-        }
-    });
-    let mut settled = Vec::new();
     let mut heads: BTreeMap<TopicPartition, NextOffset> = BTreeMap::new();
     loop {
-        match next(&mut consumer).await {
+        match consumer.next().await.expect("an end is said") {
             Event::Assigned { epoch, partitions } => {
                 for (at, _) in partitions {
                     control.start(epoch, at, StartAt::CommittedOrEarliest);
                 }
             }
-            Event::Records(records) => {
+            Event::Records(records) => settled.send_modify(|settled| {
                 for record in records {
                     settled.push((record.at.partition, record.offset));
                     heads.insert(record.at, NextOffset::after(record.offset));
                 }
-            }
+            }),
             Event::Revoked { partitions, lost, drained } => {
                 assert!(!lost);
                 let mine = partitions.iter().filter_map(|at| Some((at.clone(), heads.remove(at)?))).collect();
@@ -387,10 +404,23 @@ async fn settle(mut consumer: Consumer, mut leave: tokio::sync::watch::Receiver<
             Event::Trouble(trouble) => panic!("{trouble}"),
             Event::Ended(cause) => {
                 assert!(cause.is_none(), "{cause:?}");
-                return settled;
+                return;
             }
         }
     }
+}
+
+/// Publishes to every partition in turn until told to stop; says what is where.
+async fn publish_on(client: Client, topic: String, stop: watch::Receiver<bool>) -> BTreeSet<(i32, i64)> {
+    let publisher = Publisher::start(&client, Limits::default()).unwrap();
+    let mut told = BTreeSet::new();
+    let mut n: i32 = 0;
+    while !*stop.borrow() {
+        let position = publisher.publish(outgoing(&topic, Some(n % 8), "k", b"v")).unwrap().await.unwrap();
+        told.insert((position.partition, position.offset));
+        n += 1;
+    }
+    told
 }
 
 #[test]
@@ -399,41 +429,37 @@ fn a_rebalance_between_two_members_hands_over_without_loss_or_repetition() {
     block_on(async {
         let client = client(bootstrap, &[]);
         let (topic, group) = (fresh_topic(&client, 8).await, format!("edge.{}", Uuid::new_v4()));
-        let (stop, until) = tokio::sync::watch::channel(false);
-        let publishing = tokio::spawn({
-            let (client, topic) = (client.clone(), topic.clone());
+        let (stop, stopped) = watch::channel(false);
+        let publishing = tokio::spawn(publish_on(client.clone(), topic.clone(), stopped));
+        let busy = |member: &Member| {
+            let mut settled = member.settled.clone();
             async move {
-                let publisher = Publisher::start(&client, Limits::default()).unwrap();
-                let mut told = BTreeSet::new();
-                let begun = Instant::now();
-                let mut n = 0;
-                while begun.elapsed() < Duration::from_secs(8) {
-                    let value = n.to_string();
-                    let record = outgoing(&topic, Some(n % 8), "k", value.as_bytes());
-                    let position = publisher.publish(record).unwrap().await.unwrap();
-                    told.insert((position.partition, position.offset));
-                    n += 1;
-                }
-                told
+                let begun = settled.borrow().len();
+                let enough = settled.wait_for(|settled| settled.len() >= begun + 100);
+                tokio::time::timeout(PATIENCE, enough).await.expect("progress").unwrap();
             }
-        });
-        let join = || Consumer::subscribe(&client, &group, std::slice::from_ref(&topic)).unwrap();
-        let first = tokio::spawn(settle(join(), until.clone()));
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        let (leave, away) = tokio::sync::watch::channel(false);
-        let second = tokio::spawn(settle(join(), away));
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        leave.send(true).unwrap();
-        let second = second.await.unwrap();
-        let told = publishing.await.unwrap();
-        // The first member has it all again, and reads to the end.
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        };
+        let first = Member::join(&client, &group, &topic);
+        busy(&first).await;
+        let second = Member::join(&client, &group, &topic);
+        busy(&second).await;
+        busy(&first).await;
+        let mut settled = second.leave().await;
+        busy(&first).await;
         stop.send(true).unwrap();
-        let first = first.await.unwrap();
-        let mut settled: Vec<_> = first.iter().chain(&second).copied().collect();
+        let told = publishing.await.unwrap();
+        let left = told.len() - settled.len();
+        let mut rest = first.settled.clone();
+        let all = tokio::time::timeout(PATIENCE, rest.wait_for(|settled| settled.len() >= left)).await.is_ok();
+        assert!(all, "the last records are read");
+        settled.extend(first.leave().await);
         settled.sort_unstable();
-        assert!(!second.is_empty(), "the second member had partitions");
-        assert!(settled.iter().eq(&told), "{} settled, {} published", settled.len(), told.len());
+        let distinct: BTreeSet<_> = settled.iter().copied().collect();
+        let lost: Vec<_> = told.difference(&distinct).collect();
+        let unheard: Vec<_> = distinct.difference(&told).collect();
+        let twice: Vec<_> = settled.windows(2).filter(|two| two[0] == two[1]).map(|two| two[0]).collect();
+        assert!(lost.is_empty() && unheard.is_empty(), "lost {lost:?}, unheard of {unheard:?}");
+        assert!(twice.is_empty(), "settled twice: {twice:?}");
     });
 }
 

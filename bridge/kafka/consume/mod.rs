@@ -39,11 +39,12 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Commits that may wait, at most. A loop has one out at a time; more are a mistake.
 const COMMITS: usize = 64;
 
-/// How long a commit may wait for its answer, above librdkafka's own bounds (the session and the socket timeout).
-const COMMIT_WITHIN: Duration = Duration::from_secs(25);
+/// How long a commit may wait for its answer: above the session timeout, for which librdkafka defers it. It retries a
+/// request that it could not send for as long as the coordinator is away, and has no bound of its own.
+const COMMIT_WITHIN: Duration = Duration::from_secs(15);
 
 /// How long closing may take once everything was handed back: librdkafka's close has hung without a coordinator.
-const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Counts the assignments of a consumer: what was read under an older epoch of a partition is not to be settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,7 +58,8 @@ pub enum Event {
     Assigned { epoch: AssignmentEpoch, partitions: Vec<(TopicPartition, Option<NextOffset>)> },
     /// Records in offset order, of partitions that were started; several partitions may be mixed.
     Records(Vec<Record>),
-    /// Partitions are being taken away. The poll thread waits (bounded) until `drained` is sent or dropped.
+    /// Partitions are being taken away. The poll thread waits (a quarter of the session timeout) until `drained` is sent
+    /// or dropped, and commits for them meanwhile; nobody may be listening to `drained` any more, which is no error.
     /// `lost`: they are already somebody else's; nothing may be settled or committed.
     Revoked { partitions: Vec<TopicPartition>, lost: bool, drained: oneshot::Sender<()> },
     /// Something that the loop has to know; the consumer goes on.
@@ -328,3 +330,6 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,30 +1,31 @@
 //! The poll thread: the only one that polls, and the owner of the assignment.
 
+mod desk;
+mod rebalance;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
-use std::{future::Future, pin::Pin};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::assignment::{Assignment, Taken};
-use super::clerk::{Answer, Clerk, Job, not_up_yet};
-use super::context::{Notes, Rebalance, give_up, take_over};
+use super::clerk::Clerk;
+use super::context::Notes;
 use super::{
     AssignmentEpoch, BATCH_BYTES, BATCH_RECORDS, CLOSE_WITHIN, CommitOrder, EVENTS, Event, NextOffset, Record, Shared,
     TopicPartition, Trouble,
 };
 use crate::kafka::client::Client;
-use crate::kafka::{Code, Error, code_of};
+use crate::kafka::{Error, code_of};
 
 /// Everything that needs this thread wakes it; this only bounds what a missed wake-up would cost.
 const SLEEP: Duration = Duration::from_millis(100);
@@ -32,20 +33,14 @@ const SLEEP: Duration = Duration::from_millis(100);
 /// While a seek waits for its partition's fetcher, for which librdkafka gives no sign.
 const SLEEP_SEEKING: Duration = Duration::from_millis(5);
 
-/// How long a seek may take: it only passes through librdkafka's main thread.
-const SEEK_WITHIN: Duration = Duration::from_secs(1);
-
 /// How long the channel may be full before partitions are paused: a pause throws the prefetched records away.
 const PAUSE_AFTER: Duration = Duration::from_millis(200);
-
-/// How often the ends of partitions are asked for, for the lag gauges.
-const ENDS_EVERY: Duration = Duration::from_secs(5);
 
 /// Events that may wait outside the channel: rebalances come one at a time, so more than these are repeated troubles.
 const OUTBOX: usize = 64;
 
 /// How long leaving may take before the consumer is closed with its partitions: the drain, and a commit on its way.
-const LEAVE_WITHIN: Duration = Duration::from_secs(15);
+const LEAVE_WITHIN: Duration = Duration::from_secs(8);
 
 pub(super) fn start(
     client: &Client,
@@ -66,15 +61,15 @@ pub(super) fn start(
     let drain = Duration::from_millis(session / 4);
     thread::Builder::new()
         .name("kafka-poll".to_owned())
-        .spawn(move || run(consumer, shared, events, &ended, drain))
+        .spawn(move || run(consumer, &shared, &events, &ended, drain))
         .map(drop)
         .map_err(|cause| Error::Start { role: "consumer thread", reason: cause.to_string() })
 }
 
 fn run(
     mut consumer: BaseConsumer<Notes>,
-    shared: Arc<Shared>,
-    events: mpsc::Sender<Event>,
+    shared: &Arc<Shared>,
+    events: &mpsc::Sender<Event>,
     ended: &watch::Sender<bool>,
     drain: Duration,
 ) {
@@ -85,7 +80,7 @@ fn run(
     let consumer = Arc::new(consumer);
     let cause = match Clerk::start(Arc::downgrade(&consumer), me.clone()) {
         Ok(clerk) => {
-            let mut poller = Poller::new(consumer, Arc::clone(&shared), clerk, events.clone(), drain, me);
+            let mut poller = Poller::new(consumer, Arc::clone(shared), clerk, events.clone(), drain, me);
             let cause = poller.run();
             poller.close(cause)
         }
@@ -117,8 +112,9 @@ struct Poller {
     full: bool,
     /// Assignments whose committed offsets are to be looked up.
     lookups: VecDeque<(AssignmentEpoch, Vec<TopicPartition>)>,
+    lookup_at: Instant,
     commits: VecDeque<CommitOrder>,
-    committing: Option<CommitOrder>,
+    committing: Option<Committing>,
     revoking: Option<Revoking>,
     /// Between a revocation and the assignment that follows it: commits wait (librdkafka issue 4059).
     between: bool,
@@ -128,6 +124,14 @@ struct Poller {
     seek_at: Instant,
     leaving: Option<Instant>,
     fatal: Option<Error>,
+}
+
+/// A commit that the clerk carries out.
+struct Committing {
+    offsets: Vec<(TopicPartition, NextOffset)>,
+    /// `None`: the loop was told that nobody knows.
+    reply: Option<oneshot::Sender<Result<(), Error>>>,
+    until: Instant,
 }
 
 struct Revoking {
@@ -168,6 +172,7 @@ impl Poller {
             full_since: None,
             full: false,
             lookups: VecDeque::new(),
+            lookup_at: Instant::now(),
             commits: VecDeque::new(),
             committing: None,
             revoking: None,
@@ -316,270 +321,6 @@ impl Poller {
         }
     }
 
-    // --- rebalances
-
-    fn rebalance(&mut self, rebalance: Rebalance) {
-        if rebalance.assign { self.assign(&rebalance.partitions) } else { self.revoke(rebalance) }
-    }
-
-    /// Takes the partitions at once, paused, so that the group goes on; the loop says later where each starts.
-    fn assign(&mut self, partitions: &[TopicPartition]) {
-        self.between = false;
-        // The place does not matter: every start seeks. It has to be one that exists, or librdkafka would look
-        // committed offsets up itself and complain where there are none.
-        let list = list(partitions, Some(Offset::Beginning));
-        if let Err(error) = take_over(&self.consumer, &list) {
-            self.trouble(Trouble::Other { source: code_of(&error), reason: error.to_string() });
-            return;
-        }
-        if partitions.is_empty() {
-            return;
-        }
-        self.pause(partitions);
-        let epoch = self.assignment.assign(partitions);
-        self.lookups.push_back((epoch, partitions.to_vec()));
-    }
-
-    fn revoke(&mut self, rebalance: Rebalance) {
-        let Rebalance { partitions, lost, .. } = rebalance;
-        self.assignment.revoke(&partitions);
-        for (_, waiting) in &mut self.lookups {
-            waiting.retain(|at| !partitions.contains(at));
-        }
-        self.forget_undelivered(&partitions);
-        let told: Vec<_> = partitions.iter().filter(|at| self.assignment.announced(at)).cloned().collect();
-        let drained = if told.is_empty() {
-            None
-        } else {
-            let (drained, word) = oneshot::channel();
-            self.outbox.push_back(Event::Revoked { partitions: told, lost, drained });
-            // What is lost is somebody else's already: nobody is helped by waiting.
-            (!lost).then_some(word)
-        };
-        self.revoking = Some(Revoking { partitions, lost, drained, until: Instant::now() + self.drain });
-    }
-
-    /// The new owner reads them again; the loop need not see them.
-    fn forget_undelivered(&mut self, revoked: &[TopicPartition]) {
-        for event in &mut self.outbox {
-            if let Event::Records(records) = event {
-                records.retain(|record| !revoked.contains(&record.at));
-            }
-        }
-        self.outbox.retain(|event| !matches!(event, Event::Records(records) if records.is_empty()));
-    }
-
-    /// Gives revoked partitions back once the loop has drained or its time is up, and never while a commit is out: sent
-    /// late, it would move the next owner's offset.
-    fn hand_over(&mut self) {
-        let Some(revoking) = &mut self.revoking else { return };
-        if let Some(word) = &mut revoking.drained {
-            let said = Pin::new(word).poll(&mut Context::from_waker(&self.waker)) != Poll::Pending;
-            if said || Instant::now() >= revoking.until {
-                revoking.drained = None;
-            }
-        }
-        if revoking.drained.is_some() || self.committing.is_some() {
-            return;
-        }
-        if let Some(revoking) = self.revoking.take() {
-            if let Err(error) = give_up(&self.consumer, &list(&revoking.partitions, None)) {
-                self.trouble(Trouble::Other { source: code_of(&error), reason: error.to_string() });
-            }
-            self.assignment.remove(&revoking.partitions);
-            *self.shared.lags() = self.assignment.lags();
-            self.between = true;
-        }
-    }
-
-    // --- starting
-
-    fn seek(&mut self) {
-        let seeks = self.assignment.seeks();
-        // While a rebalance waits for us, librdkafka stops and starts fetchers by itself.
-        if seeks.is_empty() || self.revoking.is_some() || Instant::now() < self.seek_at {
-            return;
-        }
-        self.revive();
-        let mut wanted = TopicPartitionList::with_capacity(seeks.len());
-        for (at, to) in &seeks {
-            let to = to.map_or(Offset::Beginning, |next| Offset::Offset(next.get()));
-            if let Err(error) = wanted.add_partition_offset(&at.topic, at.partition, to) {
-                self.trouble(Trouble::Other { source: code_of(&error), reason: format!("{at}: {error}") });
-                self.assignment.stuck(at);
-            }
-        }
-        // As a whole it fails only when it takes too long, and is tried again.
-        let Ok(sought) = self.consumer.seek_partitions(wanted, SEEK_WITHIN) else { return };
-        for one in sought.elements() {
-            match one.error() {
-                Ok(()) => self.assignment.sought(one.topic(), one.partition()),
-                Err(error) if not_up_yet(code_of(&error)) => {
-                    self.seek_at = Instant::now() + SLEEP_SEEKING;
-                    self.assignment.not_up(one.topic(), one.partition());
-                }
-                Err(error) => {
-                    let at = TopicPartition { topic: Arc::from(one.topic()), partition: one.partition() };
-                    self.trouble(Trouble::Other { source: code_of(&error), reason: format!("{at}: {error}") });
-                    self.assignment.stuck(&at);
-                }
-            }
-        }
-    }
-
-    /// Brings fetchers up that librdkafka has stopped for good, as it does where an offset was refused: a seek does not.
-    /// Taken out of the assignment and put back, a partition gets a new one; the group is not told and does not mind.
-    fn revive(&mut self) {
-        let stopped = self.assignment.stopped();
-        if stopped.is_empty() {
-            return;
-        }
-        let again = list(&stopped, Some(Offset::Beginning));
-        let done = self.consumer.incremental_unassign(&again).and_then(|()| self.consumer.incremental_assign(&again));
-        if let Err(error) = done {
-            self.trouble(Trouble::Other { source: code_of(&error), reason: error.to_string() });
-        }
-        self.pause(&stopped);
-    }
-
-    /// Pauses and resumes what has to be.
-    fn flow(&mut self) {
-        let (pause, resume) = self.assignment.flow(self.full);
-        self.pause(&pause);
-        if !resume.is_empty()
-            && let Err(error) = self.consumer.resume(&list(&resume, None))
-        {
-            tracing::warn!(group = self.shared.group, %error, "partitions cannot be resumed");
-        }
-    }
-
-    fn pause(&self, partitions: &[TopicPartition]) {
-        if !partitions.is_empty()
-            && let Err(error) = self.consumer.pause(&list(partitions, None))
-        {
-            tracing::warn!(group = self.shared.group, %error, "partitions cannot be paused");
-        }
-    }
-
-    // --- the clerk
-
-    /// What a rebalance waits for goes first, gauges last.
-    fn ask_clerk(&mut self) {
-        if !self.clerk.idle() {
-            return;
-        }
-        if !self.between
-            && let Some(job) = self.next_commit()
-        {
-            self.clerk.ask(job);
-        } else if let Some((epoch, partitions)) = self.lookups.pop_front() {
-            if !partitions.is_empty() {
-                self.clerk.ask(Job::Committed(epoch, partitions));
-            }
-        } else if self.revoking.is_none() && std::mem::take(&mut self.suspect) {
-            self.clerk.ask(Job::Bounds(self.assignment.reading()));
-        } else if self.revoking.is_none() && self.leaving.is_none() && Instant::now() >= self.ends_at {
-            self.ends_at = Instant::now() + ENDS_EVERY;
-            let all = self.assignment.all();
-            if !all.is_empty() {
-                self.clerk.ask(Job::Ends(all));
-            }
-        }
-        self.expire_commits();
-    }
-
-    fn next_commit(&mut self) -> Option<Job> {
-        while let Some(order) = self.commits.pop_front() {
-            let lost = self.revoking.as_ref().is_some_and(|revoking| revoking.lost);
-            let refused = order.offsets.iter().find(|(at, _)| !self.assignment.may_commit(at, lost));
-            if let Some((at, _)) = refused {
-                let error = Error::NotAssigned { group: self.shared.group.clone(), at: at.clone() };
-                let _ = order.reply.send(Err(error));
-                continue;
-            }
-            let offsets = order.offsets.clone();
-            self.committing = Some(order);
-            return Some(Job::Commit(offsets));
-        }
-        None
-    }
-
-    fn expire_commits(&mut self) {
-        let now = Instant::now();
-        while self.commits.front().is_some_and(|order| order.until <= now) {
-            if let Some(order) = self.commits.pop_front() {
-                let source = Code(RDKafkaErrorCode::RebalanceInProgress);
-                let error = match order.offsets.first() {
-                    Some((at, _)) => Error::Commit { group: self.shared.group.clone(), at: at.clone(), source },
-                    None => Error::Stopped { role: "consumer" },
-                };
-                let _ = order.reply.send(Err(error));
-            }
-        }
-    }
-
-    fn take_answer(&mut self) {
-        let Some(answer) = self.clerk.answer() else { return };
-        match answer {
-            Answer::Commit(result) => self.committed(result),
-            Answer::Committed(epoch, _, Ok(found)) => {
-                let fresh = self.assignment.announce(epoch, found);
-                if !fresh.is_empty() {
-                    self.outbox.push_back(Event::Assigned { epoch, partitions: fresh });
-                }
-                // The gauges of new partitions need not wait.
-                self.ends_at = Instant::now();
-            }
-            Answer::Committed(epoch, partitions, Err(source)) => {
-                let source = Error::Committed { group: self.shared.group.clone(), source };
-                self.trouble(Trouble::CommittedUnknown { source });
-                let left = self.assignment.all();
-                self.lookups.push_back((epoch, partitions.into_iter().filter(|at| left.contains(at)).collect()));
-            }
-            Answer::Ends(ends) => {
-                for (at, end) in ends {
-                    self.assignment.end(&at, end);
-                }
-                *self.shared.lags() = self.assignment.lags();
-            }
-            Answer::Bounds(bounds) => self.judge(bounds),
-            Answer::Closed => {}
-        }
-    }
-
-    fn committed(&mut self, result: Result<(), (TopicPartition, Code)>) {
-        let Some(order) = self.committing.take() else { return };
-        if result.is_ok() {
-            for (at, next) in &order.offsets {
-                self.assignment.committed(at, *next);
-            }
-            *self.shared.lags() = self.assignment.lags();
-        }
-        let group = &self.shared.group;
-        let answer = result.map_err(|(at, source)| match source.0 {
-            RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::MessageTimedOut => {
-                Error::CommitTimedOut { group: group.clone(), waited: super::COMMIT_WITHIN }
-            }
-            _ => Error::Commit { group: group.clone(), at, source },
-        });
-        // The loop may have stopped waiting.
-        let _ = order.reply.send(answer);
-    }
-
-    /// Finds the partitions whose offset was refused. One that turns out fine is sought again: its fetcher has stopped.
-    fn judge(&mut self, bounds: Vec<(TopicPartition, Option<NextOffset>, i64, i64)>) {
-        for (at, wanted, first, end) in bounds {
-            match wanted {
-                Some(wanted) if wanted.get() < first || wanted.get() > end => {
-                    self.assignment.stuck(&at);
-                    let (first, end) = (NextOffset::stored(first), NextOffset::stored(end));
-                    self.trouble(Trouble::OffsetOutOfRange { at, wanted, first, end });
-                }
-                _ => self.assignment.again(&at),
-            }
-        }
-    }
-
     // --- the channel
 
     fn deliver(&mut self) {
@@ -612,19 +353,6 @@ impl Poller {
             }
         }
     }
-}
-
-fn list(partitions: &[TopicPartition], at: Option<Offset>) -> TopicPartitionList {
-    let mut list = TopicPartitionList::with_capacity(partitions.len());
-    for one in partitions {
-        let mut added = list.add_partition(&one.topic, one.partition);
-        if let Some(at) = at
-            && let Err(error) = added.set_offset(at)
-        {
-            tracing::warn!(%error, at = %one, "an offset that librdkafka does not know");
-        }
-    }
-    list
 }
 
 fn record(at: TopicPartition, message: &BorrowedMessage<'_>) -> Record {
