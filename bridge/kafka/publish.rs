@@ -1,6 +1,6 @@
 //! Records out: bounded, acknowledged by all in-sync replicas, in order per key; the producer is replaced when it dies.
 //!
-//! A record costs one allocation of ours, its [`Flight`], shared by the delivery report and by whoever waits.
+//! A record costs one allocation of ours, its `Flight`, shared by the delivery report and by whoever waits.
 
 use std::fmt;
 use std::future::Future;
