@@ -112,7 +112,7 @@ mod tests {
     fn it_is_ready_from_the_last_step_to_the_drain_whatever_is_amiss_outside() {
         let readiness = Readiness::default();
         assert!(readiness.amiss("kafka", "unreachable"));
-        assert_eq!(readiness.report().0, false);
+        assert!(!readiness.report().0);
         readiness.wait_for(Step::Schemas);
         assert!(!readiness.report().0);
         readiness.ready();

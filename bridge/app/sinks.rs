@@ -160,16 +160,16 @@ impl Maker {
 
 fn filter(program: Arc<Program>) -> deliver::Filter {
     Arc::new(move |event| {
-        let event = Json::new(event).map_err(|error| error.to_string())?;
-        program.is_true(&event).map_err(|error| error.to_string())
+        let event = Json::new(event).map_err(|error| chain(&error))?;
+        program.is_true(&event).map_err(|error| chain(&error))
     })
 }
 
 /// A sink's `map` gives one document for each event.
 fn map(program: Arc<Program>) -> deliver::Map {
     Arc::new(move |event| {
-        let event = Json::new(event).map_err(|error| error.to_string())?;
-        let results = program.eval(&event).map_err(|error| error.to_string())?;
+        let event = Json::new(event).map_err(|error| chain(&error))?;
+        let results = program.eval(&event).map_err(|error| chain(&error))?;
         match results.as_slice() {
             [one] => Ok(one.text().as_bytes().to_vec()),
             several => Err(format!("the map gave {} results for one event", several.len())),

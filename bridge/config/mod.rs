@@ -12,7 +12,6 @@ pub mod kafka_properties;
 mod model;
 mod network;
 mod not_built;
-pub mod postgres_url;
 mod problem;
 mod read;
 mod reader;
@@ -31,6 +30,7 @@ pub use environment::{Environment, Process};
 pub use model::*;
 pub use network::Network;
 pub use problem::{Problem, Problems, Severity};
+pub(crate) use read::postgres_url;
 pub use secret::Secret;
 
 /// Bytes of a configuration file. A thousand sources take about 300 KiB; a file beyond this is not a configuration.

@@ -185,6 +185,10 @@ pub struct Location {
     pub path: String,
 }
 
+/// Live secrets of a source: the old and the new one while a secret is changed, and as much again. Each is one more pass
+/// over the body of a request that nobody signed, and each has a counter.
+pub const MAX_SECRETS: usize = 4;
+
 /// A source: who may send, how it is verified, and what its requests become.
 #[derive(Debug, Clone)]
 pub struct Source {

@@ -33,11 +33,7 @@ use self::key::Key;
 use self::template::Template;
 use self::timestamp::Window;
 use crate::catalog::{self, SourceScheme};
-use crate::config::Secret;
-
-/// Secrets of one source. Two are live while one is being rotated; eight leaves room for tenants that share a source,
-/// and bounds what an unsigned request costs: each secret is one more pass over the body.
-pub const MAX_SECRETS: usize = 8;
+use crate::config::{MAX_SECRETS, Secret};
 
 /// A request as it came: nothing decoded, nothing normalised.
 #[derive(Debug, Clone, Copy)]

@@ -380,5 +380,4 @@ fn percent_decode(segment: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "builtin_tests.rs"]
 mod tests;

@@ -14,8 +14,8 @@ pub enum Error {
     Frame(#[from] wire::Error),
     #[error(transparent)]
     Registry(#[from] registry::Error),
-    #[error("a value of schema {id} cannot be read: {reason}")]
-    Datum { id: u32, reason: ReadError },
+    #[error("a value of schema {id} cannot be read")]
+    Datum { id: u32, source: ReadError },
 }
 
 impl Error {
@@ -49,7 +49,7 @@ impl Decoder {
     pub async fn decode(&self, framed: &[u8]) -> Result<Decoded, Error> {
         let (id, datum) = wire::unframe(framed)?;
         let writer = self.registry.writer(id).await?;
-        let value = writer.read(datum).map_err(|reason| Error::Datum { id, reason })?;
+        let value = writer.read(datum).map_err(|source| Error::Datum { id, source })?;
         Ok(Decoded { writer, value })
     }
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::inline::{self, compact, full_name, inline};
 use super::{EventSchema, Reference, shape};
+use crate::causes::chain;
 use crate::config::{EventDef, Location, SchemaVersion};
 
 /// The folder of the types that events share.
@@ -35,7 +36,7 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path.display(), self.error)
+        write!(f, "{}: {}", self.path.display(), chain(&self.error))
     }
 }
 
@@ -421,5 +422,4 @@ fn camel_case(snake: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "files_tests.rs"]
 mod tests;

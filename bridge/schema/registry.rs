@@ -235,11 +235,6 @@ impl Registry {
         }
     }
 
-    /// Whether the registry answers now.
-    pub async fn reachable(&self) -> bool {
-        self.probe().await.is_ok()
-    }
-
     fn lookup_text<'a>(&'a self, subject: &'a str, text: &'a str, references: &'a [Reference]) -> Lookup<'a> {
         Box::pin(async move {
             let mut named = Vec::with_capacity(references.len());
@@ -422,5 +417,4 @@ fn content_key(schema: &EventSchema) -> String {
 }
 
 #[cfg(test)]
-#[path = "registry_tests.rs"]
 mod tests;

@@ -7,6 +7,8 @@ mod names;
 mod sinks;
 mod sources;
 
+pub(crate) use sinks::postgres_url;
+
 use super::Config;
 use super::reader::Field;
 

@@ -1,5 +1,7 @@
 //! `sinks`: where events go.
 
+pub(crate) mod postgres_url;
+
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -9,9 +11,7 @@ use super::names;
 use crate::config::not_built::Feature;
 use crate::config::reader::{Field, Map, quoted_list};
 use crate::config::units::{Rate, parse_rate};
-use crate::config::{
-    Ddl, EventDef, Guarantee, Http, Pacing, Postgres, PresetSink, Purpose, Secret, Sink, SinkKind, postgres_url,
-};
+use crate::config::{Ddl, EventDef, Guarantee, Http, Pacing, Postgres, PresetSink, Purpose, Secret, Sink, SinkKind};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 

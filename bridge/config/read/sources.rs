@@ -10,11 +10,10 @@ use crate::config::problem::nearest;
 use crate::config::reader::{Field, Map, quoted_list};
 use crate::config::scheme::{described, described_part, keys_of};
 use crate::config::units::show_duration;
-use crate::config::{EventDef, EventRule, EventRules, Expr, Location, OnInvalid, OnUnmapped, Secret, Source};
+use crate::config::{
+    EventDef, EventRule, EventRules, Expr, Location, MAX_SECRETS, OnInvalid, OnUnmapped, Secret, Source,
+};
 
-/// Live secrets of a source: the old and the new one while a secret is changed, and as much again. Each is tried on
-/// every request, and each has a counter.
-const MAX_SECRETS: usize = 4;
 /// Bytes below which a secret can be guessed (NIST SP 800-107 wants 112 bits in an HMAC key).
 const SHORT_SECRET: usize = 14;
 /// What a provider's patience is cut by, so that our 503 arrives before it hangs up.

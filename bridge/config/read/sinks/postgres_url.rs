@@ -3,7 +3,7 @@
 
 /// What of the server's certificate is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verify {
+pub(crate) enum Verify {
     Nothing,
     /// That an authority which we trust has signed it.
     Chain,
@@ -25,7 +25,7 @@ pub enum Error {
 ///
 /// # Errors
 /// [`Error`].
-pub fn read(url: &str) -> Result<(tokio_postgres::Config, Verify), Error> {
+pub(crate) fn read(url: &str) -> Result<(tokio_postgres::Config, Verify), Error> {
     let (url, verify) = sslmode_of(url)?;
     Ok((url.parse().map_err(Error::ConnectionString)?, verify))
 }

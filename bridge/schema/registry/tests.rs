@@ -147,7 +147,7 @@ async fn a_registry_that_is_down_stops_nothing_that_was_known() {
 
     // A new process: nothing in memory, nobody at the other end.
     let restarted = client(&address, &cache, true);
-    assert!(!restarted.reachable().await);
+    assert!(restarted.probe().await.is_err());
     assert_eq!(restarted.id_of(&purchase()).await.unwrap(), id);
     assert_eq!(restarted.writer(id).await.unwrap().schema.canonical_form(), purchase().schema.canonical_form());
 
@@ -156,7 +156,7 @@ async fn a_registry_that_is_down_stops_nothing_that_was_known() {
     assert!(restarted.writer(4711).await.unwrap_err().is_transient());
 
     let server = Server::at(&address, script).await;
-    assert!(restarted.reachable().await);
+    assert!(restarted.probe().await.is_ok());
     assert!(restarted.id_of(&taxonomy::one("identity", "lead_captured", 1)).await.is_ok());
     assert!(matches!(restarted.writer(4711).await.unwrap_err(), Error::UnknownId { id: 4711 }));
     drop(server);
