@@ -1,5 +1,4 @@
 //! The border to Kafka against a real broker. Each test makes topics and groups of its own.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
