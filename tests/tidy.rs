@@ -234,6 +234,7 @@ const PURE: &[&str] = &[
     "bridge/outcome.rs",
     "bridge/expr",
     "bridge/ingest/verify",
+    "bridge/ingest/handshake",
     "bridge/ingest/split",
     "bridge/ingest/map",
     "bridge/schema/plan",

@@ -2,18 +2,32 @@
 //! A preset is the same description that a private source writes in its own section; docs/sources.md explains it.
 
 mod locator;
+mod signature;
 mod source;
 
 use std::path::Path;
 
 use crate::config;
 pub use locator::{Locator, LocatorError};
+pub use signature::*;
 pub use source::*;
 
 /// The presets, in the order of their names: name, YAML.
 const SOURCES: &[(&str, &str)] = &[
+    ("github", include_str!("sources/github.yaml")),
+    ("hubspot", include_str!("sources/hubspot.yaml")),
+    ("mailgun", include_str!("sources/mailgun.yaml")),
+    ("meta", include_str!("sources/meta.yaml")),
+    ("paddle", include_str!("sources/paddle.yaml")),
+    ("segment", include_str!("sources/segment.yaml")),
+    ("sendgrid", include_str!("sources/sendgrid.yaml")),
+    ("shopify", include_str!("sources/shopify.yaml")),
+    ("slack", include_str!("sources/slack.yaml")),
+    ("square", include_str!("sources/square.yaml")),
     ("standard-webhooks", include_str!("sources/standard-webhooks.yaml")),
     ("stripe", include_str!("sources/stripe.yaml")),
+    ("typeform", include_str!("sources/typeform.yaml")),
+    ("zendesk", include_str!("sources/zendesk.yaml")),
 ];
 
 /// Why there is no such preset.
@@ -91,6 +105,8 @@ mod tests {
     #[test]
     fn an_unknown_preset_is_answered_with_the_names_that_there_are() {
         let message = preset("strip").unwrap_err().to_string();
-        assert_eq!(message, "there is no preset `strip`; there are standard-webhooks, stripe");
+        let names = preset_names().collect::<Vec<_>>().join(", ");
+        assert_eq!(message, format!("there is no preset `strip`; there are {names}"));
+        assert!(names.starts_with("github, hubspot") && preset_names().is_sorted(), "{names}");
     }
 }

@@ -1,21 +1,43 @@
-//! The description of a source: where the signature is, what is signed, how an event is identified.
-//! A preset is this description in a YAML file; a private source writes the same keys in its own section.
+//! The description of a source: how its requests are told from anybody else's, how an event is identified, which of its
+//! requests are no events. A preset is this description in a YAML file; a private source writes the same keys in its own
+//! section.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use super::Signature;
 use crate::config::units;
 
 /// What a source's requests look like.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceScheme {
-    /// The ways in which a request may be signed, the preferred first. Those of the first signature header that the
-    /// request carries are tried, and any of them may match; a later header is then not looked at (no downgrade).
+    /// The ways in which a request may be signed, the preferred first. Those of the first place that the request
+    /// carries a signature in are tried, and any of them may match; a later place is then not looked at (no downgrade).
     #[serde(default, deserialize_with = "one_or_many")]
     pub signature: Vec<Signature>,
+    /// The oldest `version` of a signature that is still taken: ways listed after it are none.
+    #[serde(default)]
+    pub min_version: Option<String>,
+    /// How old and how early a signed timestamp may be, in place of what its description says.
+    #[serde(default, deserialize_with = "units::optional_duration")]
+    pub tolerance: Option<Duration>,
+    /// Whether a request without a body is refused whatever its signature: for providers that never send one.
+    #[serde(default)]
+    pub body_required: bool,
+    /// What may come once only, where the provider signs a token in place of the event: a place as in `event_id`.
+    #[serde(default)]
+    pub replay_key: Option<String>,
+    /// Requests that are answered and are no events.
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub handshake: Vec<Handshake>,
+    /// Whether one request may carry several events.
+    #[serde(default)]
+    pub batch: bool,
     /// Where the source's own id of an event is, each as [`super::Locator`] reads it; the first that is there.
+    /// Of a batch, within each event.
     #[serde(default, deserialize_with = "one_or_many")]
     pub event_id: Vec<String>,
     #[serde(default, deserialize_with = "one_or_many")]
@@ -30,131 +52,49 @@ pub struct SourceScheme {
     pub docs: Option<String>,
 }
 
-/// One way in which a request may be signed.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Signature {
-    pub algorithm: Algorithm,
-    /// The header that holds the signature.
-    pub header: String,
-    /// Text before the signature within an entry (`sha256=`, `v1,`). Entries without it are skipped.
-    #[serde(default)]
-    pub prefix: String,
-    /// The ASCII character between several entries in one header; one entry where left out.
-    /// Nothing is trimmed around it, for no vendor's library does.
-    #[serde(default)]
-    pub separator: Option<char>,
-    pub encoding: Encoding,
-    #[serde(default)]
-    pub key: Key,
-    /// What is signed: literals and `{body}`, `{timestamp}`, `{header:x}`, `{method}`, `{url}`; `{{` is a brace.
-    pub signed: String,
-    #[serde(default)]
-    pub timestamp: Option<Timestamp>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub enum Algorithm {
-    /// RFC 2104 with SHA-256.
-    #[serde(rename = "hmac-sha256")]
-    HmacSha256,
-    /// RFC 2104 with SHA-512.
-    #[serde(rename = "hmac-sha512")]
-    HmacSha512,
-    /// RFC 8032, over the message itself.
-    #[serde(rename = "ed25519")]
-    Ed25519,
-}
-
-/// How the signature's bytes are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Encoding {
-    /// RFC 4648 section 8, in either case.
-    Hex,
-    /// In lower case only: for vendors whose own libraries compare the text.
-    HexLower,
-    /// RFC 4648 section 4, with its padding.
-    Base64,
-}
-
-/// How the configured secret becomes key bytes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Key {
-    /// A prefix that names the key's kind (`whsec_`) and is taken off. A secret that carries one way's prefix is
-    /// used by that way only: a public key never becomes an HMAC key.
-    #[serde(default)]
-    pub prefix: String,
-    /// Whether a secret without the prefix is taken too.
-    #[serde(default)]
-    pub prefix_optional: bool,
-    /// The prefix of the private half, where there are two (`whsk_`): it signs and is refused for verifying.
-    #[serde(default)]
-    pub signing_prefix: String,
-    #[serde(default)]
-    pub encoding: KeyEncoding,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum KeyEncoding {
-    /// The text's own bytes.
-    #[default]
-    Utf8,
-    /// RFC 4648 section 4; the padding may be missing, as it is in secrets copied by hand.
-    Base64,
-    Hex,
-}
-
-/// Where the signed timestamp is, and how old or early it may be.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Timestamp {
-    /// The header that holds it, which may be the signature's own.
-    pub header: String,
-    /// Within a list header: the entry's prefix (`t=`). The first such entry counts.
-    #[serde(default)]
-    pub prefix: String,
-    /// The signature's where left out and the header is the signature's own.
-    #[serde(default)]
-    pub separator: Option<char>,
-    pub unit: TimestampUnit,
-    /// How old it may be, the limit included.
-    #[serde(deserialize_with = "units::duration")]
-    pub tolerance: Duration,
-    /// How far in the future it may be, the limit included; as `tolerance` where left out.
-    #[serde(default)]
-    pub tolerance_future: Option<FutureTolerance>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TimestampUnit {
-    /// Seconds since the Unix epoch.
-    S,
-    /// Milliseconds since the Unix epoch.
-    Ms,
-}
-
-/// How far in the future a timestamp may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FutureTolerance {
-    Within(Duration),
-    /// `unlimited`: the vendor's own libraries do not look.
-    Unlimited,
-}
-
-impl<'de> Deserialize<'de> for FutureTolerance {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if text == "unlimited" {
-            return Ok(Self::Unlimited);
+impl SourceScheme {
+    /// The ways that `min_version` leaves, with this source's tolerance, the preferred first; `None`: it names no way.
+    pub fn ways(&self) -> Option<Vec<Signature>> {
+        let last = match &self.min_version {
+            None => self.signature.len(),
+            Some(oldest) => self.signature.iter().rposition(|way| way.version.as_ref() == Some(oldest))? + 1,
+        };
+        let mut ways: Vec<_> = self.signature.iter().take(last).cloned().collect();
+        if let Some(tolerance) = self.tolerance {
+            ways.iter_mut().filter_map(|way| way.timestamp.as_mut()).for_each(|stamp| stamp.tolerate(tolerance));
         }
-        units::parse_duration(&text)
-            .map(Self::Within)
-            .map_err(|reason| serde::de::Error::custom(format!("{reason}, or `unlimited`")))
+        Some(ways)
     }
+}
+
+/// A request that asks whether somebody is there: it is answered, and nothing is published.
+///
+/// Places are written `method`, `header:<name>`, `query:<name>` or as a plain path into the body (`.type`).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Handshake {
+    /// What the request is known by: places, and the text that stands there.
+    pub when: BTreeMap<String, String>,
+    /// Whether the provider signs it. What it does not sign is answered before any signature is looked at.
+    #[serde(default = "yes")]
+    pub signed: bool,
+    /// What must stand there as well; else the answer is a 403.
+    #[serde(default)]
+    pub require: BTreeMap<String, String>,
+    /// The place of the source's `verify_token`; another one, or none, is a 403.
+    #[serde(default)]
+    pub verify_token: Option<String>,
+    /// The body as text: literals and `{<place>}`, or `{hmac-sha256:<place>}`, in hexadecimal, keyed by the secret that
+    /// has verified the request. `{{` is a brace.
+    #[serde(default)]
+    pub text: Option<String>,
+    /// The body as a JSON object, of such texts.
+    #[serde(default)]
+    pub json: BTreeMap<String, String>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn one_or_many<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>

@@ -67,14 +67,15 @@ pub(super) fn send(common: &Common, args: &Args, out: &mut dyn Write, err: &mut 
         headers: &no_headers,
         body: &body,
     };
-    let headers = match verify::sign(&source.scheme, secret, &message) {
-        Ok(headers) => headers,
+    let signed = match verify::sign(&source.scheme, secret, &message) {
+        Ok(signed) => signed,
         Err(error) => {
             report(err, &error, None)?;
             return Ok(Exit::Config);
         }
     };
-    let request = reqwest::Client::new().post(&url).headers(headers).header("content-type", "application/json");
+    let body = signed.body.into_owned();
+    let request = reqwest::Client::new().post(&url).headers(signed.headers).header("content-type", "application/json");
     let answer = Runtime::new()?.block_on(async {
         let answer = request.body(body).send().await?;
         let status = answer.status();

@@ -199,6 +199,8 @@ pub struct Source {
     pub scheme: crate::catalog::SourceScheme,
     /// In order; empty ones were left out. At least one unless the scheme needs none.
     pub secrets: Vec<Secret>,
+    /// What a handshake that is not signed must show.
+    pub verify_token: Option<Secret>,
     /// What the provider calls, as the provider knows it: part of what some of them sign.
     pub public_url: Option<String>,
     /// The jq texts of the description that this file writes; those of a preset are the catalogue's.

@@ -102,12 +102,12 @@ impl Trickle {
             headers: &HeaderMap::new(),
             body: &sample.body,
         };
-        let headers = match verify::sign(scheme, &super::secret_of(source), &message) {
-            Ok(headers) => headers,
+        let signed = match verify::sign(scheme, &super::secret_of(source), &message) {
+            Ok(signed) => signed,
             Err(error) => return self.view.answered(source, sample.event_type, false, &error.to_string()),
         };
-        let request = self.client.post(&path).headers(headers).header("content-type", "application/json");
-        let (ok, what) = match request.body(sample.body.clone()).send().await {
+        let request = self.client.post(&path).headers(signed.headers).header("content-type", "application/json");
+        let (ok, what) = match request.body(signed.body.into_owned()).send().await {
             Ok(answer) => {
                 let status = answer.status();
                 let what = answer.json::<Answer>().await.map_or_else(|_| String::new(), |answer| told(&answer));

@@ -24,6 +24,7 @@ use crate::config::{self, EventRules};
 use crate::expr::{self, Found, Json, Problem, Program};
 pub use failure::{Failure, Reason};
 use probe::Probe;
+pub(in crate::ingest) use time::rfc3339;
 
 /// Bytes of an event id: it stands in a header of every record and in the memory of the deduplication. Providers' own
 /// have at most a few hundred.
@@ -335,7 +336,7 @@ impl<'a> Request<'_, 'a> {
             None => id.clone(),
         };
         // A time is an addition: one that cannot be read is left out.
-        let time = self.first_word(&self.mapper.times).ok().flatten().and_then(|word| time::rfc3339(&word));
+        let time = self.first_word(&self.mapper.times).ok().flatten().and_then(|word| rfc3339(&word));
         Ok((id, key, time))
     }
 }

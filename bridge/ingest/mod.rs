@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod body;
+pub mod handshake;
 pub mod line;
 pub mod map;
 pub mod publish;

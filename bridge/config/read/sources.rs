@@ -36,13 +36,18 @@ fn source(name: &str, map: &mut Map<'_>, events: &[&str], deadline: Duration) ->
     let description = description(map);
     let secrets = secrets(map, &description);
     let public_url = map.field("public_url").parsed_unseen(edges::http_url);
-    let signs_url = description.scheme.signature.iter().any(|signature| signature.signed.contains("{url}"));
+    let signs_url = description
+        .scheme
+        .signature
+        .iter()
+        .any(|signature| ["{url}", "{url:"].iter().any(|url| signature.signed.contains(url)));
     if signs_url && !map.field("public_url").is_written() {
         map.field("public_url").error("is missing: the address that the provider calls is part of what it signs");
     }
     Source {
         name: name.to_owned(),
         secrets,
+        verify_token: verify_token(map, &description.scheme),
         public_url,
         described: description.exprs,
         events: event_rules(map, events),
@@ -58,6 +63,19 @@ fn source(name: &str, map: &mut Map<'_>, events: &[&str], deadline: Duration) ->
         scheme: description.scheme,
         at: map.holder().location(),
     }
+}
+
+/// What a provider shows that asks for the address without a signature.
+fn verify_token(map: &mut Map<'_>, scheme: &SourceScheme) -> Option<Secret> {
+    let field = map.field("verify_token");
+    let is_asked_for = scheme.handshake.iter().any(|handshake| handshake.verify_token.is_some());
+    if is_asked_for && !field.is_written() {
+        field.error_with_hint(
+            "is missing: the provider shows it when the address is entered there",
+            "write `verify_token: \"${NAME}\"` and set the variable",
+        );
+    }
+    field.text().map(Secret::new)
 }
 
 /// The file's deadline or the source's own, cut to what the provider waits for.
@@ -105,6 +123,13 @@ fn description(map: &mut Map<'_>) -> Description {
         None => complete = !preset_field.is_written(),
     }
     complete &= lay_over(map, &mut scheme);
+    if scheme.batch {
+        match (&preset, map.field("batch")) {
+            (_, field) if field.is_written() => field.needs(Feature::SourceBatch, "this source"),
+            (Some(name), _) => preset_field.needs(Feature::SourceBatch, &format!("the preset `{name}`")),
+            (None, _) => {}
+        }
+    }
     let exprs = ["event_id", "event_time"].into_iter().flat_map(|key| exprs(&map.field(key))).collect();
     if complete && preset.is_none() && scheme.signature.is_empty() {
         map.holder().error_with_hint(
@@ -139,8 +164,27 @@ fn lay_over(map: &mut Map<'_>, scheme: &mut SourceScheme) -> bool {
     let mut sound = written_here.is_some();
     if let Some(written_here) = written_here {
         // Every field by name, so that one which the catalogue learns cannot be forgotten here.
-        let SourceScheme { signature: _, event_id, event_type: _, event_time, ack_limit, docs } = written_here;
+        let SourceScheme {
+            signature: _,
+            min_version,
+            tolerance,
+            body_required,
+            replay_key,
+            handshake,
+            batch,
+            event_id,
+            event_type: _,
+            event_time,
+            ack_limit,
+            docs,
+        } = written_here;
         let is_written = |key| written.contains(&key);
+        replace(&mut scheme.min_version, min_version, is_written("min_version"));
+        replace(&mut scheme.tolerance, tolerance, is_written("tolerance"));
+        replace(&mut scheme.body_required, body_required, is_written("body_required"));
+        replace(&mut scheme.replay_key, replay_key, is_written("replay_key"));
+        replace(&mut scheme.handshake, handshake, is_written("handshake"));
+        replace(&mut scheme.batch, batch, is_written("batch"));
         replace(&mut scheme.event_id, event_id, is_written("event_id"));
         replace(&mut scheme.event_time, event_time, is_written("event_time"));
         replace(&mut scheme.ack_limit, ack_limit, is_written("ack_limit"));

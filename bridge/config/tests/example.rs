@@ -97,7 +97,7 @@ fn sources_are_read() {
 
     let stripe = &sources["stripe"];
     assert_eq!(stripe.preset.as_deref(), Some("stripe"));
-    assert_eq!(stripe.scheme.signature[0].header, "stripe-signature");
+    assert_eq!(stripe.scheme.signature[0].header.as_deref(), Some("stripe-signature"));
     assert_eq!(exposed(stripe), ["whsec_hunter2-stripe-new", "whsec_hunter2-stripe-old"]);
     assert_eq!((stripe.on_unmapped, stripe.on_invalid), (OnUnmapped::Ignore, OnInvalid::Quarantine));
     assert_eq!(stripe.deadline, Duration::from_millis(4500));
@@ -109,7 +109,7 @@ fn sources_are_read() {
     );
 
     let storefront = &sources["storefront"];
-    assert_eq!(storefront.scheme.signature[0].header, "webhook-signature");
+    assert_eq!(storefront.scheme.signature[0].header.as_deref(), Some("webhook-signature"));
     let EventRules::Direct { event_type, payload } = &storefront.events else { panic!("direct") };
     assert_eq!((event_type.text.as_str(), payload.as_ref().unwrap().text.as_str()), (".type", ".data"));
     // The preset's own way to the event type stays.

@@ -12,7 +12,7 @@ const LONGEST: usize = "2025-12-31T23:59:59.999999999+00:00".len();
 
 /// RFC 3339 text is kept as it is; a number is seconds, or milliseconds where seconds would be far in the future.
 /// Anything else is no time.
-pub(super) fn rfc3339(word: &str) -> Option<String> {
+pub(in crate::ingest) fn rfc3339(word: &str) -> Option<String> {
     if is_rfc3339(word) {
         return Some(word.to_owned());
     }

@@ -3,8 +3,8 @@
 
 mod properties;
 
+use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::HeaderValue;
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
@@ -325,7 +325,7 @@ fn method_and_public_url_can_be_signed() {
     .unwrap();
     let key = PKey::hmac(&[0xab, 0xcd]).unwrap();
     let mut signer = openssl::sign::Signer::new(MessageDigest::sha512(), &key).unwrap();
-    let value = BASE64_STANDARD.encode(signer.sign_oneshot_to_vec(b"PUT https://public.example/a {x}").unwrap());
+    let value = STANDARD.encode(signer.sign_oneshot_to_vec(b"PUT https://public.example/a {x}").unwrap());
     let headers = header_map(&[("x-sig", &value)]);
     let request = Request { method: "PUT", url: "/a", headers: &headers, body: b"x" };
     let verify = |url| Verifier::compile(&scheme, &secrets(&["abcd"]), url).unwrap().verify(&request, 0);
@@ -369,7 +369,7 @@ fn descriptions_that_leave_a_hole_stop_the_start_with_all_their_problems() {
     let mut scheme = leads();
     scheme.signature[0].signed = "{body}".to_owned();
     let mut second = scheme.signature[0].clone();
-    second.header = "no such".to_owned();
+    second.header = Some("no such".to_owned());
     second.separator = Some('\u{e9}');
     second.signed = "{header:x-timestamp}".to_owned();
     scheme.signature.push(second);
@@ -392,5 +392,5 @@ fn descriptions_that_leave_a_hole_stop_the_start_with_all_their_problems() {
 #[test]
 fn nothing_of_a_key_is_printed() {
     let verifier = Verifier::compile(&preset("stripe"), &secrets(&[STRIPE]), None).unwrap();
-    assert_eq!(format!("{verifier:?}"), r#"Verifier { headers_and_key_counts: [("stripe-signature", 1)], .. }"#);
+    assert_eq!(format!("{verifier:?}"), r#"Verifier { places_and_key_counts: [("stripe-signature", 1)], .. }"#);
 }

@@ -1,19 +1,18 @@
 //! The signed timestamp of a request: where it stands, and whether now is near enough to it.
 
-use http::{HeaderMap, HeaderName};
-
+use super::Rejection;
 use super::entry::{ascii, parts};
-use super::{Rejection, single};
+use super::place::{Place, Seen};
 use crate::catalog::{FutureTolerance, Signature, Timestamp, TimestampUnit};
+use crate::schema::plan::date_time;
 
 /// The span of time in which a request is taken.
 #[derive(Debug)]
 pub(super) struct Window {
-    header: HeaderName,
+    place: Place,
     prefix: Vec<u8>,
     separator: Option<u8>,
-    /// Milliseconds of one unit.
-    unit_ms: i64,
+    unit: TimestampUnit,
     past_ms: i64,
     /// `None`: unlimited.
     future_ms: Option<i64>,
@@ -22,15 +21,14 @@ pub(super) struct Window {
 impl Window {
     /// # Errors
     /// The separator, if it is not ASCII.
-    pub(super) fn compile(timestamp: &Timestamp, header: HeaderName, signature: &Signature) -> Result<Self, char> {
-        let same_header = timestamp.header.eq_ignore_ascii_case(&signature.header);
-        let inherited = signature.separator.filter(|_| same_header);
+    pub(super) fn compile(timestamp: &Timestamp, place: Place, signature: &Signature) -> Result<Self, char> {
+        let inherited = signature.separator.filter(|_| shares_place(timestamp, signature));
         let millis = |span: std::time::Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
         Ok(Self {
-            header,
+            place,
             prefix: timestamp.prefix.clone().into_bytes(),
             separator: timestamp.separator.or(inherited).map(ascii).transpose()?,
-            unit_ms: unit_ms(timestamp.unit),
+            unit: timestamp.unit,
             past_ms: millis(timestamp.tolerance),
             future_ms: match timestamp.tolerance_future {
                 None => Some(millis(timestamp.tolerance)),
@@ -40,18 +38,22 @@ impl Window {
         })
     }
 
-    pub(super) fn header(&self) -> &HeaderName {
-        &self.header
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// The timestamp's own text, which is what is signed, and the instant in milliseconds since the Unix epoch.
     /// The first entry with the prefix counts: it is the one that is signed, so that a second one changes nothing.
-    pub(super) fn read<'a>(&self, headers: &'a HeaderMap) -> Result<(&'a [u8], i64), Rejection> {
-        let value = single(headers, &self.header)?;
+    pub(super) fn read<'a>(&self, seen: &'a Seen<'_>) -> Result<(&'a [u8], i64), Rejection> {
+        let value = seen.at(&self.place)?;
         let text = parts(value, self.separator)
             .find_map(|part| part.strip_prefix(self.prefix.as_slice()))
             .ok_or(Rejection::MalformedTimestamp)?;
-        let at_ms = digits(text).and_then(|number| number.checked_mul(self.unit_ms));
+        let at_ms = match self.unit {
+            TimestampUnit::S => digits(text).and_then(|seconds| seconds.checked_mul(1_000)),
+            TimestampUnit::Ms => digits(text),
+            TimestampUnit::Rfc3339 => rfc3339(text),
+        };
         Ok((text, at_ms.ok_or(Rejection::MalformedTimestamp)?))
     }
 
@@ -67,11 +69,18 @@ impl Window {
     }
 }
 
-pub(super) fn unit_ms(unit: TimestampUnit) -> i64 {
-    match unit {
-        TimestampUnit::S => 1_000,
-        TimestampUnit::Ms => 1,
+/// Whether the timestamp is an entry beside the signature.
+pub(super) fn shares_place(timestamp: &Timestamp, signature: &Signature) -> bool {
+    match (&timestamp.header, &signature.header) {
+        (Some(header), Some(other)) => header.eq_ignore_ascii_case(other),
+        _ => timestamp.body.is_some() && timestamp.body == signature.body,
     }
+}
+
+/// Milliseconds since the Unix epoch; finer digits are cut off.
+fn rfc3339(text: &[u8]) -> Option<i64> {
+    let (seconds, nanos) = date_time(std::str::from_utf8(text).ok()?, true)?;
+    Some(seconds * 1_000 + nanos / 1_000_000)
 }
 
 /// Digits and nothing else: no sign, no blank, no fraction, no exponent, which libraries read in different ways.
@@ -95,6 +104,15 @@ mod tests {
         assert_eq!(digits(b"0"), Some(0));
         for text in ["", "-1", "+1", " 1", "1 ", "1.5", "1e3", "0x1", "1_000", "\u{661}", "9223372036854775808"] {
             assert_eq!(digits(text.as_bytes()), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_instant_as_text_has_an_offset() {
+        assert_eq!(rfc3339(b"2026-01-01T00:00:00Z"), Some(1_767_225_600_000));
+        assert_eq!(rfc3339(b"2026-01-01T01:00:00.1239+01:00"), Some(1_767_225_600_123));
+        for text in ["", "2026-01-01", "2026-01-01T00:00:00", "1767225600", "2026-01-01T00:00:00Z ", "\u{e9}"] {
+            assert_eq!(rfc3339(text.as_bytes()), None, "{text:?}");
         }
     }
 }
