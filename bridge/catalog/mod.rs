@@ -65,6 +65,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::expr::{Json, Program};
 
     #[test]
     fn every_file_of_the_catalogue_is_listed_and_describes_a_source() {
@@ -78,8 +79,11 @@ mod tests {
             let scheme = preset(name).unwrap();
             assert!(!scheme.signature.is_empty() && scheme.docs.is_some(), "{name}");
             for text in scheme.event_id.iter().chain(&scheme.event_type).chain(&scheme.event_time) {
-                Locator::parse(text).unwrap();
+                if let Locator::Jq(text) = Locator::parse(text).unwrap() {
+                    Program::compile(&text).unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
+                }
             }
+            assert!(!scheme.event_id.is_empty() && !scheme.event_type.is_empty(), "{name}");
         }
     }
 
@@ -100,6 +104,17 @@ mod tests {
         let one_or_many: SourceScheme =
             config::description(Path::new("x"), "event_id: [.a, .b]\nevent_time: .c").unwrap();
         assert_eq!((one_or_many.event_id, one_or_many.event_time), (vec![".a".into(), ".b".into()], vec![".c".into()]));
+    }
+
+    #[test]
+    fn ids_are_composed_where_a_provider_has_none_of_its_own() {
+        let id = |name: &str, event: &str| {
+            let text = preset(name).unwrap().event_id.remove(0);
+            Program::compile(&text).unwrap().scalar(&Json::new(event.as_bytes()).unwrap()).unwrap()
+        };
+        let event = r#"{"eventId":1,"subscriptionId":12,"portalId":62515,"occurredAt":1564113600000,"objectId":123}"#;
+        assert_eq!(id("hubspot", event).as_deref(), Some("62515:12:1:123:1564113600000"));
+        assert_eq!(id("hubspot", r#"{"vid":1}"#), None);
     }
 
     #[test]

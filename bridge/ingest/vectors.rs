@@ -404,6 +404,66 @@ mod tests {
         assert!(text.contains("the configuration is refused: secret 0 begins with none"), "{text}");
     }
 
+    /// The vector of that name.
+    fn named(file: &str, name: &str) -> Value {
+        let vectors: Vec<Value> = serde_json::from_str(file).unwrap();
+        vectors.into_iter().find(|vector| vector["name"] == name).unwrap()
+    }
+
+    #[test]
+    fn a_token_that_was_seen_before_is_rejected() {
+        let mut vector = named(include_str!("../../tests/vectors/mailgun.json"), "mailgun/go_sdk_test_vector");
+        vector["precondition"] = json!({"seen_replay_keys": ["another"]});
+        assert_eq!(report(&json!([vector]), None).0.passed, 1);
+        vector["precondition"] = json!({"seen_replay_keys": ["another", "token"]});
+        let (_, text) = report(&json!([vector]), None);
+        assert!(text.contains("got reject (its replay key was seen before)"), "{text}");
+    }
+
+    #[test]
+    fn the_answer_to_a_handshake_is_compared_with_what_is_expected() {
+        let good = named(include_str!("../../tests/vectors/meta.json"), "meta/get_challenge_ok");
+        for (expected, told) in [
+            (json!({"status": 200, "body_any_of": ["no", "1158201444"]}), None),
+            (json!({"body_any_of": [{"a": 1}, 1_158_201_444]}), None),
+            (json!({"json": 1_158_201_444}), None),
+            (json!({"status": 204}), Some("expected the status 204, got 200")),
+            (json!({"body": "1"}), Some("expected the answer \"1\", got \"1158201444\"")),
+            (json!({"body_any_of": ["1"]}), Some("expected one of")),
+            (json!({"json": {"challenge": "1"}}), Some("expected the answer {\"challenge\":\"1\"}")),
+        ] {
+            let mut vector = good.clone();
+            vector["expect_response"] = expected.clone();
+            let (count, text) = report(&json!([vector]), None);
+            assert_eq!(count.failed, usize::from(told.is_some()), "{expected}: {text}");
+            assert!(told.is_none_or(|told| text.contains(told)), "{expected}: {text}");
+        }
+        let mut event = named(include_str!("../../tests/vectors/meta.json"), "meta/valid_escaped_unicode");
+        event["handshake"] = json!(true);
+        let (_, text) = report(&json!([event]), None);
+        assert!(text.contains("expected a handshake") && text.contains("got an event"), "{text}");
+    }
+
+    #[test]
+    fn settings_that_a_provider_has_are_its_own() {
+        let batch = named(include_str!("../../tests/vectors/segment.json"), "segment/batch_signs_first_event_only");
+        let sendgrid = named(include_str!("../../tests/vectors/sendgrid.json"), "sendgrid/vendor_vector");
+        let hubspot = named(include_str!("../../tests/vectors/hubspot.json"), "hubspot/v1_vendor_vector");
+        for (vector, config, failed) in [
+            (&batch, json!({}), 0),
+            (&batch, json!({"segment_batch_first_event_signature": false}), 1),
+            (&sendgrid, json!({"key_type": "rsa"}), 1),
+            (&batch, json!({"key_type": "ecdsa_p256_spki_base64"}), 1),
+            (&hubspot, json!({}), 0),
+            (&hubspot, json!({"signature_version": "v2"}), 1),
+            (&hubspot, json!({"signature_version": "v3"}), 1),
+        ] {
+            let mut vector = vector.clone();
+            vector["config"] = config.clone();
+            assert_eq!(report(&json!([vector]), None).0.failed, failed, "{config}");
+        }
+    }
+
     #[test]
     fn requests_that_no_configuration_or_no_wire_would_carry_are_rejected() {
         for (key, value) in [

@@ -2,10 +2,11 @@
 //! code under test is not its own oracle; what they should come to was read off the vendors' own libraries.
 
 mod properties;
+mod providers;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use serde_json::json;
@@ -15,6 +16,7 @@ use super::Rejection::{
     StaleTimestamp,
 };
 use super::*;
+use crate::catalog;
 
 const NOW: i64 = 1_767_225_600;
 const BODY: &[u8] = b"{\n  \"id\": \"evt_1\"\n}";

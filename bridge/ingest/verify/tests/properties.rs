@@ -9,7 +9,7 @@ use openssl::rsa::Rsa;
 use proptest::prelude::*;
 
 use super::*;
-use crate::catalog::{Covers, Encoding, KeyEncoding, Signature, TimestampUnit};
+use crate::catalog::{Algorithm, Covers, Encoding, KeyEncoding, Signature, TimestampUnit};
 
 /// Names, the scheme, the secret that signs for it, and the one that verifies.
 struct Pair {
