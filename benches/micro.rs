@@ -135,7 +135,7 @@ fn verify(smoke: bool) -> bool {
                 let headers = HeaderMap::new();
                 let message =
                     Message { id: "msg_1", now_ms: NOW_MS, method: "POST", url: "/", headers: &headers, body: &body };
-                let headers = verify::sign(&scheme, &secret, &message).expect("a signature");
+                let headers = verify::sign(&scheme, &secret, &message).expect("a signature").headers;
                 (name, Verifier::compile(&scheme, &[secret], None).expect("the preset compiles"), headers)
             })
             .collect();

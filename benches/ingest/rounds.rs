@@ -199,7 +199,7 @@ fn signed_requests() -> Requests {
             headers: &HeaderMap::new(),
             body: &sample.body,
         };
-        let headers = verify::sign(&scheme, &secret, &message).expect("a signature");
+        let headers = verify::sign(&scheme, &secret, &message).expect("a signature").headers;
         let length = sample.body.len();
         let head = format!(
             "POST /hooks/storefront HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n"

@@ -4,7 +4,7 @@ use super::Rejection;
 use super::entry::{ascii, parts};
 use super::place::{Place, Seen};
 use crate::catalog::{FutureTolerance, Signature, Timestamp, TimestampUnit};
-use crate::schema::plan::date_time;
+use crate::calendar::parse_date_time;
 
 /// The span of time in which a request is taken.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ pub(super) fn shares_place(timestamp: &Timestamp, signature: &Signature) -> bool
 
 /// Milliseconds since the Unix epoch; finer digits are cut off.
 fn rfc3339(text: &[u8]) -> Option<i64> {
-    let (seconds, nanos) = date_time(std::str::from_utf8(text).ok()?, true)?;
+    let (seconds, nanos) = parse_date_time(std::str::from_utf8(text).ok()?, true)?;
     Some(seconds * 1_000 + nanos / 1_000_000)
 }
 
