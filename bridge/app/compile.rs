@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::causes::chain;
 use crate::config::{Config, Expr, Location, Problem, Purpose, Sink, Source};
 use crate::expr::{self, Program};
+use crate::ingest::handshake::Handshakes;
 use crate::ingest::map::{self, Mapper};
 use crate::ingest::verify::Verifier;
 use crate::schema::plan::Plan;
@@ -33,6 +34,7 @@ pub struct CompiledEvent {
 pub struct CompiledSource {
     pub config: Source,
     pub verifier: Verifier,
+    pub handshakes: Handshakes,
     pub mapper: Mapper,
 }
 
@@ -109,6 +111,8 @@ fn sources(config: &Config, found: &mut Found<'_>) -> Vec<CompiledSource> {
     for source in config.sources.values() {
         let verifier = Verifier::compile(&source.scheme, &source.secrets, source.public_url.as_deref())
             .map_err(|error| found.error(&source.at, &error));
+        let handshakes = Handshakes::compile(&source.scheme, &source.secrets, source.verify_token.as_ref())
+            .map_err(|error| found.error(&source.at, &error));
         let mapper = Mapper::compile(source, &config.events).map_err(|errors| {
             for error in errors {
                 // The place says the path already.
@@ -119,8 +123,8 @@ fn sources(config: &Config, found: &mut Found<'_>) -> Vec<CompiledSource> {
                 found.say(&at, message, None);
             }
         });
-        if let (Ok(verifier), Ok(mapper)) = (verifier, mapper) {
-            sources.push(CompiledSource { config: source.clone(), verifier, mapper });
+        if let (Ok(verifier), Ok(handshakes), Ok(mapper)) = (verifier, handshakes, mapper) {
+            sources.push(CompiledSource { config: source.clone(), verifier, handshakes, mapper });
         }
     }
     sources

@@ -32,6 +32,7 @@ pub(super) fn line(compiled: Compiled, ids: &HashMap<String, u32>, publisher: Pu
         });
         let source = Source {
             verifier: source.verifier,
+            handshakes: source.handshakes,
             mapper: source.mapper,
             routes: routes.collect(),
             deadline: config.deadline,

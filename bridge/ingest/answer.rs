@@ -4,6 +4,7 @@ use axum::body::Body;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
+use crate::ingest::handshake::Answer as Handshake;
 use crate::kafka::Position;
 
 /// How long a sender should wait before it tries again after a 503, in seconds. Leader elections take some ten seconds
@@ -166,6 +167,17 @@ pub fn problem(problem: &Problem<'_>) -> Response<Body> {
     if problem.status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
     }
+    response
+}
+
+/// What a provider wants to hear before it sends anything. `nosniff`, since some of it echoes the provider's own text.
+#[must_use]
+pub fn handshake(answer: Handshake) -> Response<Body> {
+    let mut response = Response::new(Body::from(answer.body));
+    *response.status_mut() = answer.status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::config::{OnInvalid, OnUnmapped};
 use crate::ingest::answer;
+use crate::ingest::handshake::Handshakes;
 use crate::ingest::map::Mapper;
 use crate::ingest::trace::Traces;
 use crate::ingest::verify::Verifier;
@@ -27,6 +28,7 @@ pub struct Line {
 pub struct Source {
     pub name: String,
     pub verifier: Verifier,
+    pub handshakes: Handshakes,
     pub mapper: Mapper,
     /// By event type: only those that this source may send.
     pub routes: HashMap<String, Route>,

@@ -54,9 +54,9 @@ struct Unverified {
     deadline: Instant,
 }
 
-/// `POST /hooks/{source}`.
+/// `POST /hooks/{source}`, and `GET` for the providers that ask by it whether somebody is there.
 pub fn router(door: Arc<Door>) -> Router {
-    Router::new().route("/hooks/{source}", post(receive)).fallback(no_such_path).with_state(door)
+    Router::new().route("/hooks/{source}", post(receive).get(receive)).fallback(no_such_path).with_state(door)
 }
 
 async fn no_such_path() -> Response<Body> {
@@ -106,12 +106,20 @@ async fn receive(State(door): State<Arc<Door>>, request: Request<Body>) -> Respo
 async fn take(line: &Line, source: &Source, request: Unverified) -> Response<Body> {
     let seen = verify::Request {
         method: request.method.as_str(),
-        url: request.uri.path(),
+        url: request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
         headers: &request.headers,
         body: &request.body,
     };
+    if let Some(asked) = source.handshakes.unsigned(&seen) {
+        return answer::handshake(asked);
+    }
     match source.verifier.verify(&seen, request.received_ms) {
-        Ok(verified) => source.secret_used(verified.secret_index),
+        Ok(verified) => {
+            source.secret_used(verified.secret_index);
+            if let Some(asked) = source.handshakes.signed(&seen, &verified) {
+                return answer::handshake(asked);
+            }
+        }
         Err(rejection) => {
             source.metrics.signature_rejected(rejection.name());
             return answer::problem(&Problem::unauthorized());

@@ -11,7 +11,7 @@ use super::Unverified;
 use super::answer::Wrong;
 use super::line::{Line, Route, Source};
 use super::map::{Failure, Mapped};
-use crate::clock::Rfc3339;
+use crate::calendar::Rfc3339;
 use crate::event::header;
 use crate::kafka::{self, Outgoing, Pending, Position};
 use crate::metrics::Counter;

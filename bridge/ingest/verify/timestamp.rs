@@ -3,8 +3,8 @@
 use super::Rejection;
 use super::entry::{ascii, parts};
 use super::place::{Place, Seen};
-use crate::catalog::{FutureTolerance, Signature, Timestamp, TimestampUnit};
 use crate::calendar::parse_date_time;
+use crate::catalog::{FutureTolerance, Signature, Timestamp, TimestampUnit};
 
 /// The span of time in which a request is taken.
 #[derive(Debug)]
