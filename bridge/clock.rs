@@ -2,8 +2,6 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub use crate::calendar::Rfc3339;
-
 /// Milliseconds since the Unix epoch.
 #[must_use]
 #[allow(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]

@@ -207,7 +207,7 @@ const BORDERS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "tokio_postgres",
-        &["bridge/sinks/postgres", "bridge/config/postgres_url.rs"],
+        &["bridge/sinks/postgres", "bridge/config/read/sinks/postgres_url.rs"],
         "one sink knows its database; the configuration asks only whether an address can be read",
     ),
 ];
