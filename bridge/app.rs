@@ -116,8 +116,9 @@ pub async fn run(compiled: Compiled, mode: Mode, stop: Stop) -> Result<(), Error
     });
     // Asked of our parts by us, whatever the reason: a person's word, a start that failed, a part that has ended.
     let (end, ending) = Stop::new();
-    let (server, server_ends) = (ingest::router(Arc::clone(&door)), ending.clone());
-    let mut requests = tokio::spawn(server::serve(ingest_socket, server, server_limits(config), async move {
+    let (behind, server_ends) = (Arc::clone(&door), ending.clone());
+    let receive = move |request, first_byte| ingest::receive(Arc::clone(&behind), request, first_byte);
+    let mut requests = tokio::spawn(server::serve(ingest_socket, receive, server_limits(config), async move {
         server_ends.requested().await;
     }));
 

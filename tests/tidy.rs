@@ -197,7 +197,7 @@ const BORDERS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "axum",
-        &["bridge/ingest", "bridge/console", "bridge/dev", "bridge/app.rs"],
+        &["bridge/console", "bridge/dev", "bridge/app.rs"],
         "HTTP ends at the edge: a rule that answers with a status code cannot be used anywhere else",
     ),
     (

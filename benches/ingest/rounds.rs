@@ -59,6 +59,8 @@ const LOADS: [Load; 3] = [Load::Closed(64), Load::Closed(256), Load::Open(1000)]
 struct Measured {
     rate: f64,
     cpu_per_million: f64,
+    /// Of the broker and the load generator together.
+    beside_per_million: f64,
     p50: f64,
     p99: f64,
     foreign: f64,
@@ -100,7 +102,11 @@ fn print_pair(round: usize, load: Load, [ours, bare]: &Pair) {
     let (cpu, bare_cpu) = (ours.cpu_per_million, bare.cpu_per_million);
     print!("   CPU s/1M {cpu:>5.1} / {bare_cpu:>5.1} = {:.2}", cpu / bare_cpu);
     print!("   p50 {:.2} / {:.2} ms = {:.2}", ours.p50, bare.p50, ours.p50 / bare.p50);
-    println!("   p99 {:.2} / {:.2} ms   foreign {:.2} / {:.2}", ours.p99, bare.p99, ours.foreign, bare.foreign);
+    print!("   p99 {:.2} / {:.2} ms", ours.p99, bare.p99);
+    println!(
+        "   beside {:.1} / {:.1} s/1M   foreign {:.2} / {:.2}",
+        ours.beside_per_million, bare.beside_per_million, ours.foreign, bare.foreign
+    );
 }
 
 /// Medians of the ratios within rounds, beside their gates.
@@ -171,6 +177,7 @@ fn measure(running: &Running<'_>, load: Load, run: Duration) -> Measured {
     Measured {
         rate: seen.rate(),
         cpu_per_million: used / added as f64 * 1e6,
+        beside_per_million: (known - used) / added as f64 * 1e6,
         p50: seen.percentile_ms(0.5),
         p99: seen.percentile_ms(0.99),
         foreign: ((wall * cores - idle - known) / wall).max(0.0),

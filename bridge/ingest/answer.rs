@@ -1,7 +1,8 @@
 //! What a sender is told: receipts for what was taken, `application/problem+json` (RFC 9457) for what was not.
 
-use axum::body::Body;
+use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
 use serde::Serialize;
 
 use crate::ingest::handshake::Answer as Handshake;
@@ -148,13 +149,13 @@ impl Problem<'_> {
 
 /// 200 with receipts.
 #[must_use]
-pub fn receipts(events: &[Receipt<'_>]) -> Response<Body> {
+pub fn receipts(events: &[Receipt<'_>]) -> Response<Full<Bytes>> {
     json(StatusCode::OK, "application/json", &Receipts { events })
 }
 
 /// The problem as `application/problem+json`, with `Retry-After` on a 503.
 #[must_use]
-pub fn problem(problem: &Problem<'_>) -> Response<Body> {
+pub fn problem(problem: &Problem<'_>) -> Response<Full<Bytes>> {
     let body = ProblemJson {
         r#type: "about:blank",
         title: problem.title,
@@ -172,8 +173,8 @@ pub fn problem(problem: &Problem<'_>) -> Response<Body> {
 
 /// What a provider wants to hear before it sends anything. `nosniff`, since some of it echoes the provider's own text.
 #[must_use]
-pub fn handshake(answer: Handshake) -> Response<Body> {
-    let mut response = Response::new(Body::from(answer.body));
+pub fn handshake(answer: Handshake) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(answer.body));
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
@@ -181,13 +182,13 @@ pub fn handshake(answer: Handshake) -> Response<Body> {
     response
 }
 
-fn json<T: Serialize>(status: StatusCode, content_type: &'static str, body: &T) -> Response<Body> {
-    let mut bytes = Vec::with_capacity(256);
+fn json<T: Serialize>(status: StatusCode, content_type: &'static str, body: &T) -> Response<Full<Bytes>> {
+    let mut bytes = Vec::with_capacity(512);
     // Our own structs of text and numbers always serialize; an empty body would be the mildest way to be wrong.
     if serde_json::to_writer(&mut bytes, body).is_err() {
         bytes.clear();
     }
-    let mut response = Response::new(Body::from(bytes));
+    let mut response = Response::new(Full::from(bytes));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
+use hyper::body::Body;
 
 /// Why a body was not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,10 @@ pub enum Refused {
 }
 
 /// The whole body, at most `max` bytes, within `timeout`.
-pub async fn read(headers: &HeaderMap, body: Body, max: usize, timeout: Duration) -> Result<Bytes, Refused> {
+pub async fn read<B>(headers: &HeaderMap, body: B, max: usize, timeout: Duration) -> Result<Bytes, Refused>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
         && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
     {
@@ -38,7 +41,7 @@ pub async fn read(headers: &HeaderMap, body: Body, max: usize, timeout: Duration
     tokio::time::timeout(timeout, whole).await.unwrap_or(Err(Refused::TooSlow))
 }
 
-async fn collect(mut body: Body, max: usize) -> Result<Bytes, Refused> {
+async fn collect(mut body: impl Body<Data = Bytes> + Unpin, max: usize) -> Result<Bytes, Refused> {
     let first = next(&mut body, max).await?;
     let second = next(&mut body, max - first.len()).await?;
     if second.is_empty() {
@@ -57,7 +60,7 @@ async fn collect(mut body: Body, max: usize) -> Result<Bytes, Refused> {
 }
 
 /// The next data that is not empty, at most `room` bytes; empty at the end.
-async fn next(body: &mut Body, room: usize) -> Result<Bytes, Refused> {
+async fn next(body: &mut (impl Body<Data = Bytes> + Unpin), room: usize) -> Result<Bytes, Refused> {
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| Refused::Broken)?.into_data() else { continue };
         if data.len() > room {
@@ -80,15 +83,14 @@ async fn poll_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
     use http_body_util::StreamBody;
     use hyper::body::Frame;
 
     use super::*;
 
-    fn frames(parts: &'static [&'static str]) -> Body {
+    fn frames(parts: &'static [&'static str]) -> StreamBody<Frames> {
         let frames = parts.iter().map(|part| Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(part.as_bytes()))));
-        Body::new(StreamBody::new(Frames(frames.collect())))
+        StreamBody::new(Frames(frames.collect()))
     }
 
     struct Frames(std::collections::VecDeque<Result<Frame<Bytes>, std::io::Error>>);

@@ -17,12 +17,10 @@ pub mod verify;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::State;
-use axum::routing::post;
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::clock;
@@ -30,7 +28,6 @@ use crate::ingest::answer::{Problem, Receipt, Status};
 use crate::ingest::line::{Line, Source};
 use crate::ingest::map::{Mapped, Mapping};
 use crate::ingest::publish::Fault;
-use crate::ingest::server::FirstByte;
 use crate::metrics::SourceMetrics;
 
 /// The door: what is needed before the line behind it stands.
@@ -46,7 +43,7 @@ pub struct Door {
 
 /// A request, read whole and not yet verified.
 struct Unverified {
-    method: http::Method,
+    method: Method,
     uri: http::Uri,
     headers: HeaderMap,
     body: Bytes,
@@ -54,34 +51,38 @@ struct Unverified {
     deadline: Instant,
 }
 
-/// `POST /hooks/{source}`, and `GET` for the providers that ask by it whether somebody is there.
-pub fn router(door: Arc<Door>) -> Router {
-    Router::new().route("/hooks/{source}", post(receive).get(receive)).fallback(no_such_path).with_state(door)
-}
-
-async fn no_such_path() -> Response<Body> {
-    answer::problem(&Problem {
-        detail: Some("webhooks go to POST /hooks/{source}".to_owned()),
-        ..Problem::new(StatusCode::NOT_FOUND, "no such path")
-    })
-}
-
-/// Answers one request, and counts the answer.
-async fn receive(State(door): State<Arc<Door>>, request: Request<Body>) -> Response<Body> {
-    let now = Instant::now();
-    let first_byte = request.extensions().get::<FirstByte>().map_or(now, |first| first.0);
+/// Answers one request, and counts the answer. There is one address: `POST /hooks/{source}`, and `GET` for the providers
+/// that ask by it whether somebody is there. `first_byte` is when the request's first byte came.
+pub async fn receive(door: Arc<Door>, request: Request<Incoming>, first_byte: Instant) -> Response<Full<Bytes>> {
+    let Some(name) = source_name(request.uri().path()) else {
+        return answer::problem(&Problem {
+            detail: Some("webhooks go to POST /hooks/{source}".to_owned()),
+            ..Problem::new(StatusCode::NOT_FOUND, "no such path")
+        });
+    };
+    if !matches!(*request.method(), Method::POST | Method::GET | Method::HEAD) {
+        let mut response = answer::problem(&Problem::new(StatusCode::METHOD_NOT_ALLOWED, "webhooks are POSTed"));
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
+        return response;
+    }
     let Some(line) = door.line.get() else {
         let response = answer::problem(&Problem::unavailable("the bridge is starting"));
         door.unknown.answered(response.status().as_u16(), first_byte.elapsed().as_secs_f64());
         return response;
     };
-    let name = request.uri().path().strip_prefix("/hooks/").unwrap_or_default();
     let source = line.sources.get(name).map(Arc::clone);
+    let received_ms = clock::now_ms() - i64::try_from(first_byte.elapsed().as_millis()).unwrap_or(0);
     let (head, body) = request.into_parts();
-    let received_ms = clock::now_ms() - i64::try_from((now - first_byte).as_millis()).unwrap_or(0);
     // The body is read before an unknown source is refused, so that the two refusals take the same time.
     let response = match body::read(&head.headers, body, door.max_body, door.body_timeout).await {
-        Err(refused) => answer::problem(&unread(refused, door.max_body)),
+        Err(refused) => {
+            let mut response = answer::problem(&unread(refused, door.max_body));
+            if head.version < http::Version::HTTP_2 {
+                // What is left of the body stands before the next request: the sender has to know that none is read.
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
+        }
         Ok(body) => match &source {
             None => answer::problem(&Problem::unauthorized()),
             Some(source) => {
@@ -102,8 +103,13 @@ async fn receive(State(door): State<Arc<Door>>, request: Request<Body>) -> Respo
     response
 }
 
+/// The source that an address names, whether there is such a one or not.
+fn source_name(path: &str) -> Option<&str> {
+    path.strip_prefix("/hooks/").filter(|name| !name.is_empty() && !name.contains('/'))
+}
+
 /// A request for a source that exists.
-async fn take(line: &Line, source: &Source, request: Unverified) -> Response<Body> {
+async fn take(line: &Line, source: &Source, request: Unverified) -> Response<Full<Bytes>> {
     let seen = verify::Request {
         method: request.method.as_str(),
         url: request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
@@ -140,7 +146,7 @@ async fn take(line: &Line, source: &Source, request: Unverified) -> Response<Bod
 }
 
 /// One event: encoded, published, confirmed.
-async fn accept(line: &Line, source: &Source, request: &Unverified, event: &Mapped<'_>) -> Response<Body> {
+async fn accept(line: &Line, source: &Source, request: &Unverified, event: &Mapped<'_>) -> Response<Full<Bytes>> {
     let Some(route) = source.routes.get(&*event.event_type) else {
         return invalid(line, source, request, &Fault::undefined(&event.event_type)).await;
     };
@@ -161,7 +167,7 @@ async fn accept(line: &Line, source: &Source, request: &Unverified, event: &Mapp
 }
 
 /// Authentic, but not an event that its topic may hold: quarantined or refused, as the source says.
-async fn invalid(line: &Line, source: &Source, request: &Unverified, fault: &Fault) -> Response<Body> {
+async fn invalid(line: &Line, source: &Source, request: &Unverified, fault: &Fault) -> Response<Full<Bytes>> {
     if !source.refuses_invalid() {
         return quarantine(line, source, request, fault).await;
     }
@@ -173,7 +179,7 @@ async fn invalid(line: &Line, source: &Source, request: &Unverified, fault: &Fau
 }
 
 /// The request's raw bytes go to `quarantine.<source>`: a 2xx, since the provider did nothing wrong that a repeat mends.
-async fn quarantine(line: &Line, source: &Source, request: &Unverified, fault: &Fault) -> Response<Body> {
+async fn quarantine(line: &Line, source: &Source, request: &Unverified, fault: &Fault) -> Response<Full<Bytes>> {
     let sent = match publish::quarantine(line, source, &request.into(), fault) {
         Ok(sent) => sent,
         Err(error) => return unconfirmed(line, fault.event_id.as_deref(), &error),
@@ -194,7 +200,7 @@ fn violations(fault: &Fault) -> answer::Violations<'_> {
 }
 
 /// Kafka did not confirm: never a 2xx, for nobody knows; never a 4xx, for the sender did nothing wrong.
-fn unconfirmed(line: &Line, event_id: Option<&str>, error: &publish::Unconfirmed) -> Response<Body> {
+fn unconfirmed(line: &Line, event_id: Option<&str>, error: &publish::Unconfirmed) -> Response<Full<Bytes>> {
     line.metrics.publish_failures.with_label_values(&[error.reason()]).inc();
     tracing::warn!(event_id, error = error as &dyn std::error::Error, "an event was not confirmed");
     answer::problem(&Problem { event_id, ..Problem::unavailable(error.advice()) })

@@ -5,6 +5,7 @@
 //! protocol has been told apart. Here one clock in the stream itself covers all three waits: for the first byte, for
 //! the rest of the head, and between requests. The body's limit is in [`super::body`].
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,9 +13,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use http::{Request, Version};
+use bytes::Bytes;
+use http::{Request, Response, Version};
+use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -22,7 +24,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
-use tower_service::Service;
 
 /// A request's head, in bytes. Providers send about 2 KiB; 16 KiB leaves room for tracing and proxies.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -45,10 +46,6 @@ pub struct Limits {
     pub drain_timeout: Duration,
 }
 
-/// When the first byte of the request was read: where its deadline is counted from.
-#[derive(Debug, Clone, Copy)]
-pub struct FirstByte(pub Instant);
-
 /// How a stop went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drained {
@@ -58,11 +55,16 @@ pub enum Drained {
     Cut { connections: usize },
 }
 
-/// Serves `app` on `listener` until `stop` resolves, then drains.
+/// Serves `app` on `listener` until `stop` resolves, then drains. `app` is told when the first byte of the request was
+/// read: where its deadline is counted from.
 ///
 /// Past `max_connections` the loop stops accepting, and the kernel's backlog holds what comes: a provider's connect
 /// timeout is then the limit, rather than our memory.
-pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: impl Future<Output = ()>) -> Drained {
+pub async fn serve<A, F>(listener: TcpListener, app: A, limits: Limits, stop: impl Future<Output = ()>) -> Drained
+where
+    A: Fn(Request<Incoming>, Instant) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
     let slots = Arc::new(Semaphore::new(limits.max_connections));
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
@@ -99,12 +101,16 @@ pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: imp
 }
 
 /// One connection, HTTP/1.1 or HTTP/2 with prior knowledge.
-fn connection(
+fn connection<A, F>(
     stream: TcpStream,
-    app: Router,
+    app: A,
     limits: Limits,
     graceful: &GracefulShutdown,
-) -> impl Future<Output = ()> + use<> {
+) -> impl Future<Output = ()> + use<A, F>
+where
+    A: Fn(Request<Incoming>, Instant) -> F + Send + 'static,
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
     // An answer is one small write: waiting for more to send with it would only add latency.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY was refused");
@@ -112,16 +118,14 @@ fn connection(
     let pace = Arc::new(Pace::new(limits));
     let service = hyper::service::service_fn({
         let pace = Arc::clone(&pace);
-        move |request: Request<hyper::body::Incoming>| {
-            let mut app = app.clone();
+        move |request: Request<Incoming>| {
             let pace = Arc::clone(&pace);
-            let (mut head, body) = request.into_parts();
-            head.extensions.insert(FirstByte(pace.begin(head.version)));
-            let answer = app.call(Request::from_parts(head, Body::new(body)));
+            let first_byte = pace.begin(request.version());
+            let answer = app(request, first_byte);
             async move {
                 let answer = answer.await;
                 pace.end();
-                answer
+                Ok::<_, Infallible>(answer)
             }
         }
     });
@@ -314,7 +318,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let app = Router::new().route("/", axum::routing::get(|| async { "fine" }));
+        let app = |_, _| async { Response::new(Full::from("fine")) };
         let server = tokio::spawn(serve(listener, app, limits, async {
             let _ = stopped.await;
         }));
