@@ -80,6 +80,7 @@ async fn what_is_too_large_is_refused_by_its_name() {
     connection.write(&announced.head(2 << 20)).await.unwrap();
     let answer = connection.read().await.expect("an answer before the body is sent");
     assert_eq!(answer.status, 413, "{}", answer.text());
+    assert_eq!(answer.header("connection"), Some("close"), "what is left of the body is not read");
 
     let sent = bridge.post(&senders::standard("shop", "evt_large", &vec![b'a'; 2 << 20])).await;
     assert_eq!(sent.status, 413, "{}", sent.text());
