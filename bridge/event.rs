@@ -20,6 +20,9 @@ pub mod header {
     /// RFC 3339, UTC, milliseconds: when the first byte of the request was read.
     pub const RECEIVED_AT: &str = "hookbridge-received-at";
     pub const REASON: &str = "hookbridge-reason";
+    /// How many events a quarantined request has; left out, as the next, where that could not be told.
+    pub const EVENTS: &str = "hookbridge-events";
+    /// Their places among them, from 0, as JSON: `[1,4]`.
     pub const FAILED: &str = "hookbridge-failed";
     pub const VIOLATIONS: &str = "hookbridge-violations";
     pub const SOURCE: &str = "hookbridge-source";

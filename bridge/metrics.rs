@@ -222,6 +222,10 @@ impl Counter {
     pub fn inc(&self) {
         self.0.inc();
     }
+
+    pub fn inc_by(&self, count: u64) {
+        self.0.inc_by(count);
+    }
 }
 
 #[cfg(test)]

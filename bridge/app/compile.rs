@@ -10,6 +10,7 @@ use crate::config::{Config, Expr, Location, Problem, Purpose, Sink, Source};
 use crate::expr::{self, Program};
 use crate::ingest::handshake::Handshakes;
 use crate::ingest::map::{self, Mapper};
+use crate::ingest::split::Splitter;
 use crate::ingest::verify::Verifier;
 use crate::schema::plan::Plan;
 use crate::schema::{EventSchema, files};
@@ -35,6 +36,7 @@ pub struct CompiledSource {
     pub config: Source,
     pub verifier: Verifier,
     pub handshakes: Handshakes,
+    pub splitter: Option<Splitter>,
     pub mapper: Mapper,
 }
 
@@ -113,6 +115,9 @@ fn sources(config: &Config, found: &mut Found<'_>) -> Vec<CompiledSource> {
             .map_err(|error| found.error(&source.at, &error));
         let handshakes = Handshakes::compile(&source.scheme, &source.secrets, source.verify_token.as_ref())
             .map_err(|error| found.error(&source.at, &error));
+        let splitter = source.scheme.split.as_ref().map(Splitter::compile).transpose();
+        let splitter =
+            splitter.map_err(|problems| problems.iter().for_each(|problem| found.error(&source.at, problem)));
         let mapper = Mapper::compile(source, &config.events).map_err(|errors| {
             for error in errors {
                 // The place says the path already.
@@ -123,8 +128,8 @@ fn sources(config: &Config, found: &mut Found<'_>) -> Vec<CompiledSource> {
                 found.say(&at, message, None);
             }
         });
-        if let (Ok(verifier), Ok(handshakes), Ok(mapper)) = (verifier, handshakes, mapper) {
-            sources.push(CompiledSource { config: source.clone(), verifier, handshakes, mapper });
+        if let (Ok(verifier), Ok(handshakes), Ok(splitter), Ok(mapper)) = (verifier, handshakes, splitter, mapper) {
+            sources.push(CompiledSource { config: source.clone(), verifier, handshakes, splitter, mapper });
         }
     }
     sources

@@ -4,11 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::compile::Compiled;
-use super::start::quarantine_topic;
+use super::start::{max_record, quarantine_topic};
 use crate::ingest::line::{Line, Route, Source};
 use crate::ingest::trace::Traces;
 use crate::kafka::Publisher;
 use crate::metrics::{Metrics, SourceMetrics};
+
+/// Bytes of an event's key and headers: id, key and subject have 1 KiB at most, the others are our own.
+const EVENT_HEADERS: usize = 16 * 1024;
 
 /// Everything between a request and its answer. `ids`: the registry's, by event type.
 pub(super) fn line(compiled: Compiled, ids: &HashMap<String, u32>, publisher: Publisher, metrics: Metrics) -> Line {
@@ -33,6 +36,7 @@ pub(super) fn line(compiled: Compiled, ids: &HashMap<String, u32>, publisher: Pu
         let source = Source {
             verifier: source.verifier,
             handshakes: source.handshakes,
+            splitter: source.splitter,
             mapper: source.mapper,
             routes: routes.collect(),
             deadline: config.deadline,
@@ -45,5 +49,6 @@ pub(super) fn line(compiled: Compiled, ids: &HashMap<String, u32>, publisher: Pu
         };
         sources.insert(config.name, Arc::new(source));
     }
-    Line { sources, publisher, traces: Traces::default(), metrics }
+    let max_event_bytes = max_record(&compiled.config) - EVENT_HEADERS;
+    Line { sources, publisher, max_event_bytes, traces: Traces::default(), metrics }
 }

@@ -33,11 +33,11 @@ pub struct SourceScheme {
     /// Requests that are answered and are no events.
     #[serde(default, deserialize_with = "one_or_many")]
     pub handshake: Vec<Handshake>,
-    /// Whether one request may carry several events.
+    /// Where a request's events stand, if it may carry several.
     #[serde(default)]
-    pub batch: bool,
+    pub split: Option<Split>,
     /// Where the source's own id of an event is, each as [`super::Locator`] reads it; the first that is there.
-    /// Of a batch, within each event.
+    /// Of a request that is split, within each event.
     #[serde(default, deserialize_with = "one_or_many")]
     pub event_id: Vec<String>,
     #[serde(default, deserialize_with = "one_or_many")]
@@ -65,6 +65,22 @@ impl SourceScheme {
         }
         Some(ways)
     }
+}
+
+/// How one request becomes several events.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Split {
+    /// The arrays that hold events, in jq's writing: `.[]`, `.entry[].changes[]`. What has no such array is one event.
+    #[serde(deserialize_with = "one_or_many")]
+    pub each: Vec<String>,
+    /// The field under which an event gets the object around it, without the arrays that are split, in place of one of
+    /// its own; that object has its own parent there. Without a name an event is what stands in the array alone.
+    #[serde(default)]
+    pub parent_as: Option<String>,
+    /// The field of a form (`application/x-www-form-urlencoded`) that holds the JSON; without one it is the body.
+    #[serde(default)]
+    pub form: Option<String>,
 }
 
 /// A request that asks whether somebody is there: it is answered, and nothing is published.

@@ -5,7 +5,9 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde::Serialize;
 
+use crate::ingest::fault::Fault;
 use crate::ingest::handshake::Answer as Handshake;
+use crate::ingest::line::Source;
 use crate::kafka::Position;
 
 /// How long a sender should wait before it tries again after a 503, in seconds. Leader elections take some ten seconds
@@ -44,6 +46,9 @@ pub struct Receipt<'a> {
 /// One thing that is wrong with an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Wrong {
+    /// Which event of a request that was split, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<usize>,
     /// RFC 6901, from the event's root; empty where it is the event as a whole.
     pub pointer: String,
     /// Bounded: a name of ours.
@@ -52,7 +57,8 @@ pub struct Wrong {
     pub message: String,
 }
 
-/// The first hundred violations of an event, and how many there are.
+/// The first hundred violations of an event, and how many there are. Of a request with several events, the first hundred
+/// of them all are shown.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Violations<'a> {
     pub violations: &'a [Wrong],
@@ -89,6 +95,16 @@ impl<'a> Receipt<'a> {
             deduplicated: false,
             reason: None,
             violations: None,
+        }
+    }
+
+    /// Of an event that is kept in its source's quarantine, within its request.
+    pub(super) fn quarantined(source: &'a Source, fault: &'a Fault, position: Position) -> Self {
+        Self {
+            event_id: fault.event_id.as_deref(),
+            reason: Some(fault.reason),
+            violations: Some(fault.violations()),
+            ..Self::new(Status::Quarantined).at(&source.quarantine_topic, position)
         }
     }
 

@@ -12,6 +12,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{HeaderName, StatusCode};
 use sha2::{Digest as _, Sha256};
 
+use super::form;
 use super::verify::place::{Paths, Place as InRequest, Seen};
 use super::verify::template::{Piece, pieces};
 use super::verify::{Request, Verified};
@@ -254,29 +255,10 @@ impl Place {
     }
 }
 
-/// The only parameter of that name, decoded as a form is (WHATWG URL, section 5.1).
+/// The only parameter of that name, decoded as a form is.
 fn query(url: &str, name: &str) -> Option<Vec<u8>> {
     let query = url.split_once('?')?.1.split('#').next()?;
-    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    let mut values = pairs.filter(|(key, _)| unescaped(key) == name.as_bytes());
-    let (_, value) = values.next()?;
-    values.next().is_none().then(|| unescaped(value)).filter(|value| !value.is_empty())
-}
-
-fn unescaped(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let mut byte = [0];
-        let escape = after.get(..2).filter(|digits| *first == b'%' && hex::decode_to_slice(digits, &mut byte).is_ok());
-        rest = if escape.is_some() { after.get(2..).unwrap_or_default() } else { after };
-        bytes.push(match (escape, first) {
-            (Some(_), _) => byte[0],
-            (None, b'+') => b' ',
-            (None, first) => *first,
-        });
-    }
-    bytes
+    form::only(query.as_bytes(), name).ok().filter(|value| !value.is_empty())
 }
 
 /// Reads one description.

@@ -8,6 +8,7 @@ use crate::config::{OnInvalid, OnUnmapped};
 use crate::ingest::answer;
 use crate::ingest::handshake::Handshakes;
 use crate::ingest::map::Mapper;
+use crate::ingest::split::Splitter;
 use crate::ingest::trace::Traces;
 use crate::ingest::verify::Verifier;
 use crate::kafka::Publisher;
@@ -19,6 +20,8 @@ use crate::schema::plan::Plan;
 pub struct Line {
     pub sources: HashMap<String, Arc<Source>>,
     pub publisher: Publisher,
+    /// As Avro: what a record may hold, with room for its headers.
+    pub max_event_bytes: usize,
     pub traces: Traces,
     pub metrics: Metrics,
 }
@@ -29,6 +32,8 @@ pub struct Source {
     pub name: String,
     pub verifier: Verifier,
     pub handshakes: Handshakes,
+    /// Where one request may carry several events.
+    pub splitter: Option<Splitter>,
     pub mapper: Mapper,
     /// By event type: only those that this source may send.
     pub routes: HashMap<String, Route>,

@@ -1,15 +1,19 @@
 //! HTTP → event: what happens to a request, in the order in which it happens.
 //!
-//! limits → look the source up → verify the raw bytes → map → validate and encode in one pass → publish → answer.
+//! limits → look the source up → verify the raw bytes → split → map → validate and encode in one pass → publish → answer.
 //! A 2xx means that Kafka confirmed every event of the request on its topic, or the request in quarantine.
 
 pub mod answer;
+mod batch;
 pub mod body;
+mod fault;
+mod form;
 pub mod handshake;
 pub mod line;
 pub mod map;
 pub mod publish;
 pub mod server;
+pub mod split;
 pub mod trace;
 pub mod vectors;
 pub mod verify;
@@ -25,9 +29,11 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::ingest::answer::{Problem, Receipt, Status};
+use crate::ingest::fault::Fault;
 use crate::ingest::line::{Line, Source};
 use crate::ingest::map::{Mapped, Mapping};
-use crate::ingest::publish::Fault;
+use crate::ingest::publish::Faults;
+use crate::ingest::split::Splitter;
 use crate::metrics::SourceMetrics;
 
 /// The door: what is needed before the line behind it stands.
@@ -108,7 +114,7 @@ fn source_name(path: &str) -> Option<&str> {
     path.strip_prefix("/hooks/").filter(|name| !name.is_empty() && !name.contains('/'))
 }
 
-/// A request for a source that exists.
+/// A request for a source that exists: verified, and no handshake.
 async fn take(line: &Line, source: &Source, request: Unverified) -> Response<Full<Bytes>> {
     let seen = verify::Request {
         method: request.method.as_str(),
@@ -131,29 +137,50 @@ async fn take(line: &Line, source: &Source, request: Unverified) -> Response<Ful
             return answer::problem(&Problem::unauthorized());
         }
     }
+    match &source.splitter {
+        None => one(line, source, &request).await,
+        // On the heap, so that the many requests with one event do not carry its state.
+        Some(splitter) => Box::pin(several(line, source, &request, splitter)).await,
+    }
+}
+
+/// A request that may carry several events.
+async fn several(line: &Line, source: &Source, request: &Unverified, splitter: &Splitter) -> Response<Full<Bytes>> {
+    let document = match splitter.document(&request.body) {
+        Ok(document) => document,
+        Err(error) => return invalid(line, source, request, Fault::of_split(&error), None).await,
+    };
+    match splitter.split(&document) {
+        Ok(events) => batch::take(line, source, request, &events).await,
+        Err(error) => invalid(line, source, request, Fault::of_split(&error), None).await,
+    }
+}
+
+/// A request that is one event.
+async fn one(line: &Line, source: &Source, request: &Unverified) -> Response<Full<Bytes>> {
     match source.mapper.map(&request.headers, &request.body) {
         Mapping::Events(events) => match events.as_slice() {
-            [event] => accept(line, source, &request, event).await,
-            _ => quarantine(line, source, &request, &Fault::several(events.len())).await,
+            [event] => accept(line, source, request, event).await,
+            _ => Box::pin(batch::results(line, source, request, Mapping::Events(events))).await,
         },
         Mapping::Unmapped if source.ignores_unmapped() => {
             source.metrics.ignored();
             answer::receipts(&[Receipt::new(Status::Ignored)])
         }
-        Mapping::Unmapped => quarantine(line, source, &request, &Fault::unmapped()).await,
-        Mapping::Failed(failure) => invalid(line, source, &request, &Fault::of_mapping(source, failure)).await,
+        Mapping::Unmapped => quarantine(line, source, request, Fault::unmapped(), Some(1)).await,
+        Mapping::Failed(failure) => invalid(line, source, request, publish::unmade(source, failure), Some(1)).await,
     }
 }
 
 /// One event: encoded, published, confirmed.
 async fn accept(line: &Line, source: &Source, request: &Unverified, event: &Mapped<'_>) -> Response<Full<Bytes>> {
     let Some(route) = source.routes.get(&*event.event_type) else {
-        return invalid(line, source, request, &Fault::undefined(&event.event_type)).await;
+        return invalid(line, source, request, Fault::undefined(&event.event_type), Some(1)).await;
     };
     let sent = match publish::event(line, source, route, &request.into(), event) {
-        Ok(sent) => sent,
-        Err(publish::NotSent::Invalid(fault)) => return invalid(line, source, request, &fault).await,
-        Err(publish::NotSent::Kafka(error)) => return unconfirmed(line, Some(&event.id), &error),
+        Ok(Ok(sent)) => sent,
+        Ok(Err(error)) => return unconfirmed(line, Some(&event.id), &error),
+        Err(fault) => return invalid(line, source, request, fault, Some(1)).await,
     };
     match sent.confirmed(request.deadline).await {
         Ok(position) => answer::receipts(&[Receipt {
@@ -166,37 +193,44 @@ async fn accept(line: &Line, source: &Source, request: &Unverified, event: &Mapp
     }
 }
 
-/// Authentic, but not an event that its topic may hold: quarantined or refused, as the source says.
-async fn invalid(line: &Line, source: &Source, request: &Unverified, fault: &Fault) -> Response<Full<Bytes>> {
+/// Authentic, but not an event that its topic may hold: quarantined or refused, as the source says. `events`: as many as
+/// the request has, where that is known.
+async fn invalid(
+    line: &Line,
+    source: &Source,
+    request: &Unverified,
+    fault: Fault,
+    events: Option<usize>,
+) -> Response<Full<Bytes>> {
     if !source.refuses_invalid() {
-        return quarantine(line, source, request, fault).await;
+        return quarantine(line, source, request, fault, events).await;
     }
-    let status = if fault.is_unreadable() { StatusCode::BAD_REQUEST } else { StatusCode::UNPROCESSABLE_ENTITY };
-    answer::problem(&Problem {
-        violations: Some(violations(fault)),
-        ..Problem::new(status, "the event does not fit its schema")
-    })
+    let (status, title) = if fault.is_unreadable() {
+        (StatusCode::BAD_REQUEST, "the request cannot be read")
+    } else {
+        (StatusCode::UNPROCESSABLE_ENTITY, "the event does not fit its schema")
+    };
+    answer::problem(&Problem { violations: Some(fault.violations()), ..Problem::new(status, title) })
 }
 
 /// The request's raw bytes go to `quarantine.<source>`: a 2xx, since the provider did nothing wrong that a repeat mends.
-async fn quarantine(line: &Line, source: &Source, request: &Unverified, fault: &Fault) -> Response<Full<Bytes>> {
-    let sent = match publish::quarantine(line, source, &request.into(), fault) {
+async fn quarantine(
+    line: &Line,
+    source: &Source,
+    request: &Unverified,
+    fault: Fault,
+    events: Option<usize>,
+) -> Response<Full<Bytes>> {
+    let list = [(0, fault)];
+    let [(_, fault)] = &list;
+    let sent = match publish::quarantine(line, source, &request.into(), &Faults { list: &list, events }) {
         Ok(sent) => sent,
         Err(error) => return unconfirmed(line, fault.event_id.as_deref(), &error),
     };
     match sent.confirmed(request.deadline).await {
-        Ok(position) => answer::receipts(&[Receipt {
-            event_id: fault.event_id.as_deref(),
-            reason: Some(fault.reason),
-            violations: Some(violations(fault)),
-            ..Receipt::new(Status::Quarantined).at(&source.quarantine_topic, position)
-        }]),
+        Ok(position) => answer::receipts(&[Receipt::quarantined(source, fault, position)]),
         Err(error) => unconfirmed(line, fault.event_id.as_deref(), &error),
     }
-}
-
-fn violations(fault: &Fault) -> answer::Violations<'_> {
-    answer::Violations { violations: &fault.wrongs, violations_total: fault.total }
 }
 
 /// Kafka did not confirm: never a 2xx, for nobody knows; never a 4xx, for the sender did nothing wrong.

@@ -123,13 +123,6 @@ fn description(map: &mut Map<'_>) -> Description {
         None => complete = !preset_field.is_written(),
     }
     complete &= lay_over(map, &mut scheme);
-    if scheme.batch {
-        match (&preset, map.field("batch")) {
-            (_, field) if field.is_written() => field.needs(Feature::SourceBatch, "this source"),
-            (Some(name), _) => preset_field.needs(Feature::SourceBatch, &format!("the preset `{name}`")),
-            (None, _) => {}
-        }
-    }
     let exprs = ["event_id", "event_time"].into_iter().flat_map(|key| exprs(&map.field(key))).collect();
     if complete && preset.is_none() && scheme.signature.is_empty() {
         map.holder().error_with_hint(
@@ -171,7 +164,7 @@ fn lay_over(map: &mut Map<'_>, scheme: &mut SourceScheme) -> bool {
             body_required,
             replay_key,
             handshake,
-            batch,
+            split,
             event_id,
             event_type: _,
             event_time,
@@ -184,7 +177,7 @@ fn lay_over(map: &mut Map<'_>, scheme: &mut SourceScheme) -> bool {
         replace(&mut scheme.body_required, body_required, is_written("body_required"));
         replace(&mut scheme.replay_key, replay_key, is_written("replay_key"));
         replace(&mut scheme.handshake, handshake, is_written("handshake"));
-        replace(&mut scheme.batch, batch, is_written("batch"));
+        replace(&mut scheme.split, split, is_written("split"));
         replace(&mut scheme.event_id, event_id, is_written("event_id"));
         replace(&mut scheme.event_time, event_time, is_written("event_time"));
         replace(&mut scheme.ack_limit, ack_limit, is_written("ack_limit"));
