@@ -193,9 +193,10 @@ impl<'r> Batch<'r> {
 
     /// Nothing was handed over: every violation, so that the sender mends them all at once.
     fn refused(self) -> Response<Full<Bytes>> {
-        let (status, title) = match self.faults.iter().any(|(_, fault)| fault.is_unreadable()) {
-            true => (StatusCode::BAD_REQUEST, "the request cannot be read"),
-            false => (StatusCode::UNPROCESSABLE_ENTITY, "events of the request do not fit; none was taken"),
+        let (status, title) = if self.faults.iter().any(|(_, fault)| fault.is_unreadable()) {
+            (StatusCode::BAD_REQUEST, "the request cannot be read")
+        } else {
+            (StatusCode::UNPROCESSABLE_ENTITY, "events of the request do not fit their schemas; none was taken")
         };
         let invalid = self.faults.into_iter().map(|(_, fault)| fault).filter(|fault| !fault.is_unmapped());
         let (mut wrongs, mut total): (Vec<Wrong>, usize) = (Vec::new(), 0);
@@ -211,9 +212,10 @@ impl<'r> Batch<'r> {
     async fn publish(&mut self) -> Result<Response<Full<Bytes>>, Unconfirmed> {
         self.hand_over()?;
         let faults = Faults { list: &self.faults, events: Some(self.events) };
-        let quarantined = match self.faults.is_empty() {
-            true => None,
-            false => Some(publish::quarantine(self.line, self.source, &self.origin, &faults)?),
+        let quarantined = if self.faults.is_empty() {
+            None
+        } else {
+            Some(publish::quarantine(self.line, self.source, &self.origin, &faults)?)
         };
         let deadline = self.request.deadline;
         let mut positions = std::mem::take(&mut self.in_flight).confirmed(deadline).await?.into_iter();

@@ -185,9 +185,10 @@ impl<'a> Walk<'a> {
     fn not_json(&self, text: &str, error: &serde_json::Error) -> Error {
         let start = text.as_ptr().addr().saturating_sub(self.document.as_ptr().addr());
         let before: usize = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
-        let (what, at) = match error.is_eof() {
-            true => ("an early end", text.len()),
-            false => ("text that is not JSON", before + error.column().saturating_sub(1)),
+        let (what, at) = if error.is_eof() {
+            ("an early end", text.len())
+        } else {
+            ("text that is not JSON", before + error.column().saturating_sub(1))
         };
         Error::NotJson(NotJson { what, at: start + at })
     }
