@@ -11,6 +11,7 @@
 )]
 
 mod bad_input;
+mod batches;
 mod cli;
 mod crash;
 mod drain;

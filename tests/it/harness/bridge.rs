@@ -30,6 +30,9 @@ pub(crate) struct Setup {
     /// As the file writes them.
     pub(crate) deadline: &'static str,
     pub(crate) drain_timeout: &'static str,
+    /// Lines of `ingest`, and sources beside the usual ones, each with its indent.
+    pub(crate) more_ingest: &'static str,
+    pub(crate) more_sources: &'static str,
     pub(crate) ingest_port: u16,
     pub(crate) admin_port: u16,
 }
@@ -45,6 +48,8 @@ impl Setup {
             database: None,
             deadline: "4500ms",
             drain_timeout: "20s",
+            more_ingest: "",
+            more_sources: "",
             ingest_port: free_port(),
             admin_port: free_port(),
         }
@@ -64,6 +69,7 @@ impl Setup {
 
     fn yaml(&self) -> String {
         let Self { prefix, bootstrap, registry, deadline, drain_timeout, ingest_port, admin_port, .. } = self;
+        let Self { more_ingest, more_sources, .. } = self;
         let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/schemas");
         let sinks = self.database.as_ref().map(|url| {
             format!(
@@ -101,7 +107,7 @@ ingest:
   header_timeout: 2s
   body_timeout: 3s
   drain_timeout: {drain_timeout}
-
+{more_ingest}
 admin:
   listen: 127.0.0.1:{admin_port}
 
@@ -159,7 +165,7 @@ sources:
     events:
       - event: contact_added
         map: '{{ email_sha256: (.email | normalize_email | sha256), form: .form_id, consent: (.consent // {{}}) }}'
-{sinks}"#,
+{more_sources}{sinks}"#,
             cache = self.folder.join("registry-cache").display(),
             schemas = schemas.display(),
             shop = BASE64.encode(SHOP_KEY),

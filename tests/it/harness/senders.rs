@@ -11,6 +11,7 @@ use super::http::Request;
 /// Secrets of the tests; [`super::bridge`] writes the same into the configuration.
 pub(crate) const SHOP_KEY: &[u8] = b"the-shop-signs-with-thirty-two-b";
 pub(crate) const PAYMENTS_SECRET: &str = "whsec_payments-of-the-tests";
+pub(crate) const CRM_SECRET: &str = "a-secret-of-the-tests-crm";
 pub(crate) const LEADS_SECRET: &str = "leads-of-the-tests-are-signed";
 
 /// The time that signatures carry.
@@ -56,6 +57,22 @@ pub(crate) fn lead(body: &[u8]) -> Request {
     request("leads", body)
         .header("x-timestamp", timestamp)
         .header("x-signature", format!("sha256={}", hex::encode(mac)))
+}
+
+/// HubSpot's v3: base64 of the HMAC of method, address, body and time in milliseconds.
+pub(crate) fn hubspot(source: &str, body: &[u8]) -> Request {
+    let timestamp = (now() * 1000).to_string();
+    let address = format!("https://hooks.example.com/hooks/{source}");
+    let mac = hmac_sha256(CRM_SECRET.as_bytes(), &[b"POST", address.as_bytes(), body, timestamp.as_bytes()]);
+    request(source, body)
+        .header("x-hubspot-request-timestamp", timestamp)
+        .header("x-hubspot-signature-v3", BASE64.encode(mac))
+}
+
+/// Meta: hex of the HMAC of the body.
+pub(crate) fn meta(source: &str, body: &[u8]) -> Request {
+    let mac = hmac_sha256(CRM_SECRET.as_bytes(), &[body]);
+    request(source, body).header("x-hub-signature-256", format!("sha256={}", hex::encode(mac)))
 }
 
 fn request(source: &str, body: &[u8]) -> Request {
