@@ -1,8 +1,14 @@
-//! The wiring: the parts in the order in which they are built, and the order in which they end.
+//! The wiring: the parts in the order in which they are built, how one configuration takes the place of another, and the
+//! order in which everything ends.
 
+mod changes;
 pub mod compile;
+mod in_force;
+mod kept;
 pub mod observe;
+mod parts;
 pub mod readiness;
+mod reload;
 mod sinks;
 mod sources;
 mod start;
@@ -11,24 +17,27 @@ mod watch;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::task::{JoinError, JoinHandle};
 
 use self::compile::Compiled;
+use self::in_force::InForce;
+use self::parts::Parts;
 use self::readiness::Readiness;
-use self::sinks::{Surroundings, Told};
+pub use self::reload::{Ask, Reloads};
+use self::sinks::Running;
 pub use self::stop::Stop;
 use crate::causes::chain;
 use crate::config::Config;
 use crate::console::{self, Console};
 use crate::deliver::Observer;
+use crate::ingest;
 use crate::ingest::server::{self, Drained};
-use crate::ingest::{self, Door};
-use crate::kafka::{self, Client, Publisher};
-use crate::metrics::{self, Metrics, SourceMetrics};
-use crate::schema::registry::{self, Registry};
+use crate::kafka::{self, Publisher};
+use crate::metrics;
+use crate::schema::registry;
 
 /// How long Kafka may take to answer a question about itself.
 const ASK_TIMEOUT: Duration = Duration::from_secs(4);
@@ -72,6 +81,8 @@ pub struct Mode {
     pub real_cluster: bool,
     /// Told of every settlement, besides the metrics.
     pub observer: Option<Arc<dyn Observer>>,
+    /// How the configuration may be loaded again; `None`: never.
+    pub reloads: Option<Reloads>,
 }
 
 impl std::fmt::Debug for Mode {
@@ -86,60 +97,39 @@ impl std::fmt::Debug for Mode {
 /// # Errors
 /// Where it could not start; once it runs, what goes wrong outside is waited out.
 pub async fn run(compiled: Compiled, mode: Mode, stop: Stop) -> Result<(), Error> {
-    let metrics = Metrics::new()?;
-    let readiness = Arc::new(Readiness::default());
-    let config = &compiled.config;
-    let admin_socket = start::listen("the admin port", config.admin.listen)?;
-    let ingest_socket = start::listen("webhooks", config.ingest.listen)?;
-    let client = Client::new(&config.kafka, &client_id(config)).map_err(Error::Kafka)?;
-    let client = client.with_max_message_bytes(start::max_record(config));
-    let limits = kafka::Limits { max_in_flight_bytes: config.ingest.max_in_flight_bytes, ..kafka::Limits::default() };
-    let publisher = Publisher::start(&client, limits).map_err(Error::Kafka)?;
-    let registry = Registry::new(&config.registry).map_err(Error::Registry)?;
+    let admin_socket = start::listen("the admin port", compiled.config.admin.listen)?;
+    let ingest_socket = start::listen("webhooks", compiled.config.ingest.listen)?;
+    let parts = Parts::make(&compiled.config, &mode)?;
 
-    let console = Arc::new(Console {
-        readiness: Arc::clone(&readiness),
-        metrics: metrics.clone(),
-        before_scrape: Box::new(observe::Gauges::new(publisher.clone())),
-    });
     // The admin port shows how the drain goes, so that it ends after everything else.
     let (end_admin, admin_ends) = Stop::new();
-    let admin = axum::serve(admin_socket, console::router(console));
+    let admin = axum::serve(admin_socket, console::router(console(&parts)));
     let admin = admin.with_graceful_shutdown(async move { admin_ends.requested().await });
     let admin = tokio::spawn(admin.into_future());
 
-    let door = Arc::new(Door {
-        line: OnceLock::new(),
-        unknown: SourceMetrics::new(&metrics, "unknown"),
-        max_body: config.ingest.max_body,
-        body_timeout: config.ingest.body_timeout,
-    });
-    // Asked of our parts by us, whatever the reason: a person's word, a start that failed, a part that has ended.
-    let (end, ending) = Stop::new();
-    let (behind, server_ends) = (Arc::clone(&door), ending.clone());
-    let receive = move |request, first_byte| ingest::receive(Arc::clone(&behind), request, first_byte);
-    let mut requests = tokio::spawn(server::serve(ingest_socket, receive, server_limits(config), async move {
-        server_ends.requested().await;
-    }));
+    // Asked of it by us, whatever the reason: a person's word, a start that failed, a part that has ended.
+    let (end_requests, requests_end) = Stop::new();
+    let door = Arc::clone(&parts.door);
+    let receive = move |request, first_byte| ingest::receive(Arc::clone(&door), request, first_byte);
+    let mut requests =
+        tokio::spawn(server::serve(ingest_socket, receive, server_limits(&compiled.config), async move {
+            requests_end.requested().await;
+        }));
 
-    let mut deliveries = JoinSet::new();
+    let mut running = Running::none(Arc::clone(&parts.around_sinks));
     let bridge = async {
-        let ids = start::start(&compiled, &mode, &client, &registry, &readiness).await?;
-        let around = Arc::new(Surroundings {
-            client: client.clone(),
-            registry: registry.clone(),
-            told: Told {
-                metrics: metrics.clone(),
-                readiness: Arc::clone(&readiness),
-                observer: observe::observer(&metrics, mode.observer.clone()),
-            },
-        });
-        deliveries = sinks::run(&compiled, &around, &ending)?;
-        // Set once, here: the cell was made above and nobody else has it.
-        let _ = door.line.set(sources::line(compiled, &ids, publisher.clone(), metrics));
-        readiness.ready();
+        let ids = start::start(&compiled, &mode, parts.client(), parts.registry(), parts.readiness()).await?;
+        let (in_force, _) = InForce::put(compiled, ids, &parts, &mut running)?;
+        parts.readiness().ready();
         tracing::info!("ready");
-        match watch::outside(client, registry, Arc::clone(&readiness)).await {}
+        let outside = watch::outside(parts.client(), parts.registry(), parts.readiness());
+        let reloads = async {
+            match mode.reloads {
+                Some(reloads) => reload::whenever_asked(reloads, in_force, &parts, &mut running).await,
+                None => std::future::pending().await,
+            }
+        };
+        match tokio::select! { never = outside => never, never = reloads => never } {}
     };
     let (ended, requests) = tokio::select! {
         () = stop.requested() => (Ok(()), Some(requests)),
@@ -147,10 +137,11 @@ pub async fn run(compiled: Compiled, mode: Mode, stop: Stop) -> Result<(), Error
         ended = &mut requests => (Err(Error::Ingest(ended.err())), None),
     };
 
-    readiness.draining();
+    parts.readiness().draining();
     tracing::info!("draining");
-    let _ = end.send(true);
-    drain(requests, deliveries, &publisher).await;
+    let _ = end_requests.send(true);
+    running.ask_to_end();
+    drain(requests, running, &parts.publisher).await;
     let _ = end_admin.send(true);
     let _ = admin.await;
     tracing::info!("stopped");
@@ -158,7 +149,7 @@ pub async fn run(compiled: Compiled, mode: Mode, stop: Stop) -> Result<(), Error
 }
 
 /// First the requests that are under way, then the deliveries, then what is still on its way to Kafka.
-async fn drain(requests: Option<JoinHandle<Drained>>, mut deliveries: JoinSet<()>, publisher: &Publisher) {
+async fn drain(requests: Option<JoinHandle<Drained>>, deliveries: Running, publisher: &Publisher) {
     if let Some(requests) = requests {
         match requests.await {
             Ok(Drained::Clean) => {}
@@ -168,14 +159,18 @@ async fn drain(requests: Option<JoinHandle<Drained>>, mut deliveries: JoinSet<()
             Err(error) => tracing::error!(%error, "the ingest server ended by a fault of its own"),
         }
     }
-    while let Some(ended) = deliveries.join_next().await {
-        if let Err(error) = ended {
-            tracing::error!(%error, "a sink ended by a fault of its own");
-        }
-    }
+    deliveries.ended().await;
     if let Err(error) = publisher.flush(FLUSH_TIMEOUT).await {
         tracing::warn!(error = chain(&error), "some records were not confirmed");
     }
+}
+
+fn console(parts: &Parts) -> Arc<Console> {
+    Arc::new(Console {
+        readiness: Arc::clone(parts.readiness()),
+        metrics: parts.metrics().clone(),
+        before_scrape: Box::new(observe::Gauges::new(parts.publisher.clone())),
+    })
 }
 
 fn server_limits(config: &Config) -> server::Limits {
@@ -185,8 +180,4 @@ fn server_limits(config: &Config) -> server::Limits {
         idle_timeout: config.ingest.idle_timeout,
         drain_timeout: config.ingest.drain_timeout,
     }
-}
-
-fn client_id(config: &Config) -> String {
-    if config.instance.is_empty() { "hookbridge".to_owned() } else { format!("hookbridge-{}", config.instance) }
 }

@@ -3,7 +3,10 @@
 //! Families that others rely on are named in the design's section 9. Labels are bounded: sources, event types and
 //! sinks come from the configuration, everything else from enums.
 
-use prometheus::core::Collector;
+use std::collections::HashMap;
+
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
+use prometheus::proto::MetricFamily;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -37,6 +40,9 @@ pub struct Metrics {
     pub consumer_lag: IntGaugeVec,
     pub sink_state: IntGaugeVec,
     pub sink_restarts: IntCounterVec,
+    pub config_reloads: IntCounterVec,
+    pub config_loaded_at: IntGauge,
+    pub config_digest: IntGauge,
 }
 
 impl Metrics {
@@ -128,8 +134,48 @@ impl Metrics {
                 "Workers of sinks that ended by themselves and were started anew.",
                 &["sink"],
             )?,
+            config_reloads: counters(
+                "config_reloads_total",
+                "Reloads of the configuration, by what became of them.",
+                &["result"],
+            )?,
+            config_loaded_at: gauge(
+                "config_last_success_timestamp_seconds",
+                "When the configuration in force was loaded, since the Unix epoch.",
+            )?,
+            config_digest: gauge(
+                "config_digest",
+                "Of the text of the configuration in force: two processes with the same number read the same file.",
+            )?,
             registry,
         })
+    }
+
+    /// Drops every series of a source that is no more: a name that comes back counts from nothing.
+    pub fn forget_source(&self, source: &str) {
+        for family in [
+            &self.requests,
+            &self.accepted,
+            &self.quarantined,
+            &self.ignored,
+            &self.rejected_signatures,
+            &self.secret_use,
+            &self.unknown_fields,
+        ] {
+            forget(family, "source", source);
+        }
+        forget(&self.ack_seconds, "source", source);
+    }
+
+    /// Drops every series of a sink that is no more: its lag would be shown for ever.
+    pub fn forget_sink(&self, sink: &str) {
+        for family in [&self.attempts, &self.settlements, &self.consent_suppressions, &self.sink_restarts] {
+            forget(family, "sink", sink);
+        }
+        for family in [&self.consumer_lag, &self.sink_state] {
+            forget(family, "sink", sink);
+        }
+        forget(&self.event_to_action, "sink", sink);
     }
 
     /// The text exposition format, version 0.0.4.
@@ -140,6 +186,17 @@ impl Metrics {
             tracing::error!(%error, "the metrics could not be rendered");
         }
         text
+    }
+}
+
+/// Drops the series of a family in which `label` is `value`.
+fn forget<B: MetricVecBuilder>(family: &MetricVec<B>, label: &str, value: &str) {
+    for series in family.collect().iter().flat_map(MetricFamily::get_metric) {
+        let labels: HashMap<&str, &str> = series.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
+        if labels.get(label) == Some(&value) {
+            // Somebody else may have dropped it in the meantime.
+            let _ = family.remove(&labels);
+        }
     }
 }
 
@@ -231,6 +288,30 @@ impl Counter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_more_has_no_series_left_and_its_neighbours_keep_theirs() {
+        let metrics = Metrics::new().unwrap();
+        for name in ["old", "new"] {
+            let source = SourceMetrics::new(&metrics, name);
+            source.answered(503, 0.01);
+            source.accepted("order").inc();
+            metrics.attempts.with_label_values(&[name, "delivered"]).inc();
+            metrics.event_to_action.with_label_values(&[name]).observe(0.2);
+            for partition in ["0", "1"] {
+                metrics.consumer_lag.with_label_values(&[name, "events.order", partition]).set(3);
+            }
+        }
+        let series = |name: &str| {
+            let text = String::from_utf8(metrics.render()).unwrap();
+            text.lines().filter(|line| line.contains(&format!("\"{name}\""))).count()
+        };
+        let before = series("new");
+        assert_eq!(series("old"), before);
+        metrics.forget_source("old");
+        metrics.forget_sink("old");
+        assert_eq!((series("old"), series("new")), (0, before));
+    }
 
     #[test]
     fn the_names_that_others_rely_on_are_there_with_help() {

@@ -1,12 +1,12 @@
 //! Everything that can be known before a socket opens: the configuration's schemas, plans, signatures and expressions,
-//! compiled. `check` stops here; `run` goes on from here.
+//! compiled. `check` stops here; `run` goes on from here, at its start and at every reload.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::causes::chain;
-use crate::config::{Config, Expr, Location, Problem, Purpose, Sink, Source};
+use crate::config::{self, Config, Environment, Expr, Location, Problem, Purpose, Severity, Sink, Source};
 use crate::expr::{self, Program};
 use crate::ingest::handshake::Handshakes;
 use crate::ingest::map::{self, Mapper};
@@ -45,6 +45,23 @@ pub struct CompiledSink {
     pub config: Sink,
     pub filter: Option<Arc<Program>>,
     pub map: Option<Arc<Program>>,
+}
+
+/// Reads the file and compiles it, for `run` and its like: what this version cannot do is refused, warnings are logged.
+///
+/// # Errors
+/// Every problem found, sorted by line.
+pub fn read(file: &Path, env: &dyn Environment) -> Result<Compiled, Vec<Problem>> {
+    let loaded = config::load(file, env).map_err(|problems| problems.all)?;
+    for warning in &loaded.warnings {
+        tracing::warn!(line = warning.at.line, path = %warning.at.path, "{}", warning.message);
+    }
+    if !loaded.not_built.is_empty() {
+        // What `check` warns of is in the way now.
+        let refusals = loaded.not_built.into_iter().map(|problem| Problem { severity: Severity::Error, ..problem });
+        return Err(refusals.collect());
+    }
+    compile(loaded.config, &loaded.file)
 }
 
 /// Compiles all of it, or names every problem. `file` is what the configuration is called in messages.

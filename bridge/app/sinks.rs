@@ -1,17 +1,21 @@
 //! The sinks' workers: made of the configuration, kept running, and started anew where one ends by itself.
+//! Which of them run is `running`'s business.
 
+mod running;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::compile::{Compiled, CompiledSink};
+pub(super) use self::running::Running;
+use super::compile::{CompiledEvent, CompiledSink};
 use super::readiness::Readiness;
 use super::{Error, Stop};
 use crate::causes::chain;
-use crate::config::{self, Network, SinkKind};
+use crate::config::{self, Config, Network, SinkKind};
 use crate::deliver::{self, Observer, Policy, Routes, State, Worker};
 use crate::expr::{Json, Program};
 use crate::kafka::{Client, Consumer};
@@ -39,25 +43,17 @@ pub(super) struct Told {
     pub(super) observer: Arc<dyn Observer>,
 }
 
-/// Starts every sink's worker, and keeps each running until `stop`.
-///
-/// # Errors
-/// [`Error::Sink`] or [`Error::Kafka`], before any of them runs.
-pub(super) fn run(compiled: &Compiled, around: &Arc<Surroundings>, stop: &Stop) -> Result<JoinSet<()>, Error> {
-    let makers = compiled.sinks.iter().map(|sink| Maker::new(sink, compiled, around));
-    let first = makers.map(|maker| Ok((maker.worker()?, maker))).collect::<Result<Vec<_>, Error>>()?;
-    let mut running = JoinSet::new();
-    for (worker, maker) in first {
-        let sink = Arc::clone(&worker.sink);
-        let mut worker = Some(worker);
-        let stopped = stop.clone();
-        let live = move || {
-            let made = worker.take().map_or_else(|| maker.worker(), Ok);
-            deliver(made, stopped.clone())
-        };
-        running.spawn(keep(sink, live, deliver::restart_pause, around.told.clone(), stop.clone()));
+impl Told {
+    /// A sink is no more.
+    fn forget(&self, sink: &str) {
+        self.metrics.forget_sink(sink);
+        self.readiness.well(&part(sink));
     }
-    Ok(running)
+}
+
+/// What `/readyz` calls a sink.
+fn part(sink: &str) -> String {
+    format!("sink {sink}")
 }
 
 type Ended = Result<(), Box<dyn StdError + Send + Sync>>;
@@ -72,7 +68,7 @@ async fn keep<F>(sink: Arc<str>, mut live: impl FnMut() -> F, pause: impl Fn(u32
 where
     F: Future<Output = Ended>,
 {
-    let part = format!("sink {sink}");
+    let part = part(&sink);
     let mut failures: u32 = 0;
     loop {
         let begun = Instant::now();
@@ -104,44 +100,72 @@ where
 
 /// What a sink's workers are made of, any number of times.
 struct Maker {
-    config: config::Sink,
+    recipe: Arc<Recipe>,
     policy: Policy,
-    topics: Vec<String>,
-    /// The consumer group.
-    group: String,
-    allow: Vec<Network>,
     around: Arc<Surroundings>,
 }
 
-impl Maker {
-    fn new(sink: &CompiledSink, compiled: &Compiled, around: &Arc<Surroundings>) -> Self {
-        let config = sink.config.clone();
-        let mut routes = Routes::default();
-        for (event_type, event) in &compiled.events {
-            routes.add(&event.schema.topic, event_type, config.events.contains(event_type));
+/// All that makes a sink what it is: where two are equal, the worker of one is as good as the other's.
+#[derive(Debug, PartialEq)]
+struct Recipe {
+    config: config::Sink,
+    /// Event types by topic, of those topics that hold something for it.
+    topics: BTreeMap<String, Vec<String>>,
+    /// The consumer group.
+    group: String,
+    allow: Vec<Network>,
+}
+
+impl Recipe {
+    fn new(sink: &config::Sink, config: &Config, events: &BTreeMap<String, CompiledEvent>) -> Self {
+        let wanted = |event_type: &String| sink.events.contains(event_type);
+        let read: BTreeSet<&str> =
+            events.iter().filter(|(name, _)| wanted(name)).map(|(_, event)| event.schema.topic.as_str()).collect();
+        let mut topics: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (event_type, event) in events.iter().filter(|(_, event)| read.contains(event.schema.topic.as_str())) {
+            topics.entry(event.schema.topic.clone()).or_default().push(event_type.clone());
         }
         Self {
-            topics: routes.topics().map(str::to_owned).collect(),
+            topics,
+            group: format!("{}hookbridge.{}", config.kafka.topic_prefix, sink.name),
+            allow: config.egress.allow.clone(),
+            config: sink.clone(),
+        }
+    }
+
+    fn routes(&self) -> Routes {
+        let mut routes = Routes::default();
+        for (topic, event_types) in &self.topics {
+            for event_type in event_types {
+                routes.add(topic, event_type, self.config.events.contains(event_type));
+            }
+        }
+        routes
+    }
+}
+
+impl Maker {
+    fn new(recipe: Arc<Recipe>, sink: CompiledSink, around: &Arc<Surroundings>) -> Self {
+        Self {
             policy: Policy {
-                routes,
-                purpose: config.purpose.clone(),
-                filter: sink.filter.clone().map(filter),
-                map: sink.map.clone().map(map),
+                routes: recipe.routes(),
+                purpose: recipe.config.purpose.clone(),
+                filter: sink.filter.map(filter),
+                map: sink.map.map(map),
             },
-            group: format!("{}hookbridge.{}", compiled.config.kafka.topic_prefix, config.name),
-            allow: compiled.config.egress.allow.clone(),
             around: Arc::clone(around),
-            config,
+            recipe,
         }
     }
 
     /// A worker, with its own member of the sink's group.
     fn worker(&self) -> Result<Worker, Error> {
         let Surroundings { client, registry, told } = &*self.around;
+        let topics: Vec<String> = self.recipe.topics.keys().cloned().collect();
         Ok(Worker {
-            sink: self.config.name.as_str().into(),
-            target: self.target().map_err(|source| Error::Sink { sink: self.config.name.clone(), source })?,
-            consumer: Consumer::subscribe(client, &self.group, &self.topics).map_err(Error::Kafka)?,
+            sink: self.name(),
+            target: self.target().map_err(|source| self.impossible(source))?,
+            consumer: Consumer::subscribe(client, &self.recipe.group, &topics).map_err(Error::Kafka)?,
             decoder: Arc::new(Decoder::new(registry.clone())),
             policy: self.policy.clone(),
             observer: Arc::clone(&told.observer),
@@ -149,12 +173,25 @@ impl Maker {
     }
 
     fn target(&self) -> Result<sinks::Sink, sinks::Error> {
-        let name = &self.config.name;
-        Ok(match &self.config.kind {
+        let Recipe { config: config::Sink { name, kind, .. }, allow, .. } = &*self.recipe;
+        Ok(match kind {
             SinkKind::Postgres(postgres) => sinks::Sink::Postgres(sinks::postgres::Postgres::new(name, postgres)?),
-            SinkKind::Http(http) => sinks::Sink::Http(sinks::http::Http::new(name, http, &self.allow)?),
+            SinkKind::Http(http) => sinks::Sink::Http(sinks::http::Http::new(name, http, allow)?),
             SinkKind::Kafka { .. } | SinkKind::Preset(_) => return Err(sinks::Error::NotBuilt),
         })
+    }
+
+    /// Whether a worker could be made, without a member of the group.
+    fn check(&self) -> Result<(), Error> {
+        self.target().map(drop).map_err(|source| self.impossible(source))
+    }
+
+    fn impossible(&self, source: sinks::Error) -> Error {
+        Error::Sink { sink: self.recipe.config.name.clone(), source }
+    }
+
+    fn name(&self) -> Arc<str> {
+        self.recipe.config.name.as_str().into()
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a start has to get through before requests are taken: Kafka, topics, schemas. Whatever waiting mends is waited
 //! for, and said; what it does not mend ends the start.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,12 +11,13 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::compile::Compiled;
+use super::compile::{Compiled, CompiledEvent};
 use super::readiness::{Readiness, Step};
 use super::{ASK_TIMEOUT, Error, Mode};
 use crate::causes::chain;
 use crate::config::Config;
-use crate::kafka::{self, Cleanup, Client, TopicPlan};
+use crate::kafka::{self, Cleanup, Client, TopicPlan, preflight};
+use crate::schema::EventSchema;
 use crate::schema::registry::{self, Registry};
 
 /// Connections that the kernel holds for us while the loop does not accept: a burst of senders, not a queue.
@@ -48,6 +49,7 @@ pub(super) async fn start(
     registry: &Registry,
     readiness: &Arc<Readiness>,
 ) -> Result<HashMap<String, u32>, Error> {
+    let Compiled { config, events, .. } = compiled;
     readiness.wait_for(Step::Kafka);
     let ping = || client.ping(ASK_TIMEOUT);
     patiently("kafka", readiness, ping, |_| true).await.map_err(Error::Kafka)?;
@@ -57,10 +59,17 @@ pub(super) async fn start(
         let may_pass = |error: &Error| {
             matches!(error, Error::Kafka(kafka::Error::Unreachable { .. } | kafka::Error::NoLeader { .. }))
         };
-        patiently("kafka", readiness, || topics(compiled, client, readiness), may_pass).await?;
+        let plans = topic_plans(config, events);
+        let known = HashSet::new();
+        let ask = || topics(config, &plans, &known, client, readiness);
+        patiently("kafka", readiness, ask, may_pass).await?;
     }
     readiness.wait_for(Step::Schemas);
-    schema_ids(compiled, registry, readiness).await
+    let ask = |schema: EventSchema| {
+        let (registry, readiness) = (registry.clone(), Arc::clone(readiness));
+        async move { patiently("registry", &readiness, || registry.id_of(&schema), registry::Error::is_transient).await }
+    };
+    schema_ids(events.values().map(|event| &event.schema), config, ask).await
 }
 
 /// Asks until there is an answer, or an error that may not pass. What is awaited is told to `/readyz`, and logged when
@@ -94,36 +103,48 @@ where
     }
 }
 
-/// Creates what is missing where the configuration says so, then refuses what would break the promise.
-async fn topics(compiled: &Compiled, client: &Client, readiness: &Readiness) -> Result<(), Error> {
-    let config = &compiled.config;
+/// Creates what is missing where the configuration says so, then refuses what would break the promise. Of topics that
+/// are `known`, since they are in use, that is said and refuses nothing.
+///
+/// # Errors
+/// [`Error::Kafka`] or [`Error::Preflight`].
+pub(super) async fn topics(
+    config: &Config,
+    plans: &[TopicPlan],
+    known: &HashSet<String>,
+    client: &Client,
+    readiness: &Readiness,
+) -> Result<(), Error> {
     let admin = client.admin().map_err(Error::Kafka)?;
-    let plans = topic_plans(compiled);
     if config.kafka.create_topics {
-        for topic in admin.ensure_topics(&plans).await.map_err(Error::Kafka)? {
+        let missing: Vec<TopicPlan> = plans.iter().filter(|plan| !known.contains(&plan.name)).cloned().collect();
+        for topic in admin.ensure_topics(&missing).await.map_err(Error::Kafka)? {
             if !topic.existed {
                 let (partitions, replication) = (topic.partitions, topic.replication);
                 tracing::info!(topic = topic.name, partitions, replication, "topic created");
             }
         }
     }
-    let preflight = admin.preflight(&plans, max_record(config)).await.map_err(Error::Kafka)?;
-    let warnings: Vec<String> = preflight.warnings.iter().map(ToString::to_string).collect();
+    let preflight = admin.preflight(plans, max_record(config)).await.map_err(Error::Kafka)?;
+    let in_use = |finding: &&preflight::Finding| finding.topic.as_ref().is_some_and(|topic| known.contains(topic));
+    let (told, problems): (Vec<_>, Vec<_>) = preflight.problems.iter().partition(in_use);
+    let warnings: Vec<String> = preflight.warnings.iter().chain(told).map(ToString::to_string).collect();
     for warning in &warnings {
         tracing::warn!(warning, "the cluster gives less than it could");
     }
-    if !warnings.is_empty() {
+    if !problems.is_empty() {
+        return Err(Error::Preflight { problems: problems.iter().map(ToString::to_string).collect() });
+    }
+    if warnings.is_empty() {
+        readiness.well("cluster");
+    } else {
         readiness.amiss("cluster", &warnings.join("; "));
     }
-    if preflight.problems.is_empty() {
-        return Ok(());
-    }
-    Err(Error::Preflight { problems: preflight.problems.iter().map(ToString::to_string).collect() })
+    Ok(())
 }
 
 /// The topics that the line and the sinks need.
-fn topic_plans(compiled: &Compiled) -> Vec<TopicPlan> {
-    let config = &compiled.config;
+pub(super) fn topic_plans(config: &Config, events: &BTreeMap<String, CompiledEvent>) -> Vec<TopicPlan> {
     let defaults = &config.kafka.topic_defaults;
     let plan = |name: String| TopicPlan {
         name,
@@ -134,7 +155,7 @@ fn topic_plans(compiled: &Compiled) -> Vec<TopicPlan> {
         cleanup: Cleanup::Delete,
         max_message_bytes: Some(max_record(config)),
     };
-    let events = compiled.events.values().map(|event| plan(event.schema.topic.clone()));
+    let events = events.values().map(|event| plan(event.schema.topic.clone()));
     let quarantine = config.sources.keys().map(|source| plan(quarantine_topic(config, source)));
     events.chain(quarantine).collect()
 }
@@ -150,24 +171,28 @@ pub(super) fn quarantine_topic(config: &Config, source: &str) -> String {
     format!("{}quarantine.{source}", config.kafka.topic_prefix)
 }
 
-/// The registry's id of every schema: from the registry, or from the disk where it is down and knew them before.
-async fn schema_ids(
-    compiled: &Compiled,
-    registry: &Registry,
-    readiness: &Arc<Readiness>,
-) -> Result<HashMap<String, u32>, Error> {
+/// The registry's id of each schema, by event type: `ask` asks for one.
+///
+/// # Errors
+/// [`Error::Schemas`], with every schema that has none.
+pub(super) async fn schema_ids<'a, F>(
+    schemas: impl Iterator<Item = &'a EventSchema>,
+    config: &Config,
+    ask: impl Fn(EventSchema) -> F,
+) -> Result<HashMap<String, u32>, Error>
+where
+    F: Future<Output = Result<u32, registry::Error>> + Send + 'static,
+{
     // Registries answer two registrations of one shared type at once with a conflict.
-    let at_once = if compiled.config.registry.auto_register { 1 } else { ASKED_AT_ONCE };
+    let at_once = if config.registry.auto_register { 1 } else { ASKED_AT_ONCE };
     let permits = Arc::new(Semaphore::new(at_once));
     let mut asked = JoinSet::new();
-    for (event_type, event) in &compiled.events {
-        let (registry, readiness, permits) = (registry.clone(), Arc::clone(readiness), Arc::clone(&permits));
-        let (event_type, schema) = (event_type.clone(), event.schema.clone());
+    for schema in schemas {
+        let (event_type, permits) = (schema.event_type.clone(), Arc::clone(&permits));
+        let answer = ask(schema.clone());
         asked.spawn(async move {
             let _permit = permits.acquire().await;
-            let ask = || registry.id_of(&schema);
-            let id = patiently("registry", &readiness, ask, registry::Error::is_transient).await;
-            (event_type, id)
+            (event_type, answer.await)
         });
     }
     let mut ids = HashMap::new();

@@ -20,6 +20,11 @@ impl Stop {
     }
 
     #[must_use]
+    pub fn is_requested(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    #[must_use]
     pub fn receiver(&self) -> Receiver<bool> {
         self.0.clone()
     }

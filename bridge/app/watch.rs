@@ -1,7 +1,6 @@
 //! Whether what the bridge depends on is still there, once it runs.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::ASK_TIMEOUT;
@@ -14,7 +13,7 @@ use crate::schema::registry::Registry;
 const EVERY: Duration = Duration::from_secs(5);
 
 /// Asks Kafka and the registry from time to time; tells `/readyz`, and the log when it changes.
-pub(super) async fn outside(client: Client, registry: Registry, readiness: Arc<Readiness>) -> Infallible {
+pub(super) async fn outside(client: &Client, registry: &Registry, readiness: &Readiness) -> Infallible {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

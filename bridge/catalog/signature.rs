@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use crate::config::units;
 
 /// One way in which a request may be signed.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Signature {
     /// The provider's name of this way, for `min_version`.
@@ -155,7 +155,7 @@ pub enum KeyEncoding {
 }
 
 /// Where the signed timestamp is, and how old or early it may be.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Timestamp {
     /// The header that holds it, which may be the signature's own; or `body` says where it is.

@@ -11,7 +11,7 @@ use super::Signature;
 use crate::config::units;
 
 /// What a source's requests look like.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceScheme {
     /// The ways in which a request may be signed, the preferred first. Those of the first place that the request
@@ -86,7 +86,7 @@ pub struct Split {
 /// A request that asks whether somebody is there: it is answered, and nothing is published.
 ///
 /// Places are written `method`, `header:<name>`, `query:<name>` or as a plain path into the body (`.type`).
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Handshake {
     /// What the request is known by: places, and the text that stands there.

@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use super::{Common, Exit, report};
-use crate::app::compile::{Compiled, compile};
-use crate::config::{self, Problem, Severity};
+use crate::app::compile::{self, Compiled, compile};
+use crate::config::{self, Problem};
 
 pub(super) fn check(common: &Common, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Exit> {
     let loaded = match config::load(&common.config, &config::Process) {
@@ -28,29 +28,12 @@ pub(super) fn check(common: &Common, out: &mut dyn Write, err: &mut dyn Write) -
     Ok(exit)
 }
 
-/// For `run` and its like: the configuration compiled, or its problems printed. What is not built yet is refused.
+/// For `run` and its like: the configuration compiled, or its problems printed.
 pub(super) fn compiled(common: &Common, err: &mut dyn Write) -> io::Result<Result<Compiled, Exit>> {
-    let loaded = match config::load(&common.config, &config::Process) {
-        Ok(loaded) => loaded,
-        Err(problems) => return refused(common, &problems.all, err),
-    };
-    for warning in &loaded.warnings {
-        tracing::warn!(line = warning.at.line, path = %warning.at.path, "{}", warning.message);
-    }
-    if !loaded.not_built.is_empty() {
-        // What `check` warns of is in the way now.
-        let refusals = loaded.not_built.into_iter().map(|problem| Problem { severity: Severity::Error, ..problem });
-        return refused(common, &refusals.collect::<Vec<_>>(), err);
-    }
-    match compile(loaded.config, &loaded.file) {
+    match compile::read(&common.config, &config::Process) {
         Ok(compiled) => Ok(Ok(compiled)),
-        Err(problems) => refused(common, &problems, err),
+        Err(problems) => print(common, &problems, err).map(|()| Err(Exit::Config)),
     }
-}
-
-fn refused(common: &Common, problems: &[Problem], err: &mut dyn Write) -> io::Result<Result<Compiled, Exit>> {
-    print(common, problems, err)?;
-    Ok(Err(Exit::Config))
 }
 
 fn print(common: &Common, problems: &[Problem], out: &mut dyn Write) -> io::Result<()> {

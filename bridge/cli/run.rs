@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::check::{compiled, logging};
 use super::{Common, Exit, report};
-use crate::app::{self, Mode, Stop};
+use crate::app::{self, Ask, Mode, Reloads, Stop};
 use crate::schema::registry::Registry;
 
 pub(super) fn run(common: &Common, err: &mut dyn Write) -> io::Result<Exit> {
@@ -21,7 +21,10 @@ pub(super) fn run(common: &Common, err: &mut dyn Write) -> io::Result<Exit> {
     let runtime = Runtime::new()?;
     let ended = runtime.block_on(async {
         let stop = on_signals()?;
-        Ok::<_, io::Error>(app::run(compiled, Mode { real_cluster: true, observer: None }, stop).await)
+        let (ask, reloads) = Reloads::of(&common.config);
+        on_hangup(ask)?;
+        let mode = Mode { real_cluster: true, observer: None, reloads: Some(reloads) };
+        Ok::<_, io::Error>(app::run(compiled, mode, stop).await)
     })?;
     finish(runtime);
     match ended {
@@ -97,6 +100,17 @@ fn on_signals() -> io::Result<Stop> {
         std::process::exit(130);
     });
     Ok(stop)
+}
+
+/// SIGHUP asks for a reload, as of most servers; one that comes during the start is heard after it.
+fn on_hangup(ask: Ask) -> io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            ask.reload();
+        }
+    });
+    Ok(())
 }
 
 /// Ends the runtime without waiting for librdkafka's blocking calls: everything that matters has been flushed.

@@ -15,6 +15,7 @@ mod not_built;
 mod problem;
 mod read;
 mod reader;
+mod same;
 mod scheme;
 mod secret;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod yaml;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 
 pub use environment::{Environment, Process};
 pub use model::*;
@@ -88,7 +90,7 @@ pub fn parse(path: &Path, text: &str, env: &dyn Environment) -> Result<Loaded, P
     match config {
         Some(config) if !refused => Ok(Loaded {
             file: path.to_owned(),
-            config,
+            config: Config { written: Written { digest: digest(text), ..config.written }, ..config },
             warnings: sorted(findings.problems),
             not_built: sorted(findings.not_built),
         }),
@@ -117,6 +119,10 @@ pub(crate) fn description<T: DeserializeOwned>(name: &Path, text: &str) -> Resul
         Some(read) if !findings.has_errors() => Ok(read),
         _ => Err(Problems { file: name.to_owned(), all: sorted(findings.problems) }),
     }
+}
+
+fn digest(text: &str) -> u64 {
+    Sha256::digest(text)[..6].iter().fold(0, |digest, &byte| digest << 8 | u64::from(byte))
 }
 
 fn sorted(mut problems: Vec<Problem>) -> Vec<Problem> {

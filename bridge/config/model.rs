@@ -26,6 +26,17 @@ pub struct Config {
     pub sources: BTreeMap<String, Source>,
     pub sinks: BTreeMap<String, Sink>,
     pub alerts: Option<Alerts>,
+    pub written: Written,
+}
+
+/// The file as it was written, for what is told of it.
+#[derive(Debug, Clone, Default)]
+pub struct Written {
+    /// Of the file's own text (variables and files that it names are not in it): tells whether two processes read the
+    /// same. The first 48 bits of its SHA-256, which is as much as a gauge holds exactly.
+    pub digest: u64,
+    /// Where the keys stand that a running process keeps to, by path: what is not written has none.
+    pub places: BTreeMap<String, Location>,
 }
 
 impl Config {
@@ -87,7 +98,7 @@ pub struct Ingest {
     pub dedupe: IngestDedupe,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IngestDedupe {
     pub max_entries: usize,
     pub scope: DedupeScope,
@@ -157,7 +168,7 @@ pub enum UnknownFields {
 }
 
 /// jq text, and where it was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Expr {
     pub text: String,
     /// Where its first character stands.
@@ -226,7 +237,7 @@ impl Source {
 }
 
 /// How a request becomes events.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum EventRules {
     /// Event type and data stand in the body: `event_type: .type`, `payload: .data`.
     Direct { event_type: Expr, payload: Option<Expr> },
@@ -298,7 +309,7 @@ impl Guarantee {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum SinkKind {
     Postgres(Postgres),
     Http(Http),
@@ -310,7 +321,7 @@ pub enum SinkKind {
     Preset(PresetSink),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Postgres {
     /// A libpq connection string or URL; it holds a password.
     pub url: Secret,
@@ -330,7 +341,7 @@ pub enum Ddl {
     Manual,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Http {
     /// Its path may be a secret of its own: `Debug` shows the scheme and host only.
     pub url: String,
@@ -377,7 +388,7 @@ impl Default for Pacing {
 }
 
 /// A sink that the catalogue describes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PresetSink {
     pub preset: String,
     pub api_key: Option<Secret>,

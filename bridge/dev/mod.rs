@@ -117,7 +117,7 @@ pub async fn run(options: &Options, stop: Stop) -> Result<(), Error> {
 
     view.say(&welcome(options, &bootstrap, registry_address));
     let trickle = Trickle::new(&compiled, options, Arc::clone(&view)).map_err(Error::Client)?;
-    let mode = Mode { real_cluster: false, observer: Some(Arc::<View>::clone(&view)) };
+    let mode = Mode { real_cluster: false, observer: Some(Arc::<View>::clone(&view)), reloads: None };
     let (stopper, inner) = Stop::new();
     let finished = async {
         tokio::select! { () = stop.requested() => (), () = trickle.run() => () }

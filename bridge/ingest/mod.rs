@@ -18,9 +18,10 @@ pub mod trace;
 pub mod vectors;
 pub mod verify;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -39,8 +40,9 @@ use crate::metrics::SourceMetrics;
 /// The door: what is needed before the line behind it stands.
 #[derive(Debug)]
 pub struct Door {
-    /// Empty until schemas and Kafka are there: until then every request is told to come again.
-    pub line: OnceLock<Line>,
+    /// Empty until schemas and Kafka are there: until then every request is told to come again. A reload puts another
+    /// one in its place; a request ends on the line that it began with.
+    pub line: ArcSwapOption<Line>,
     /// Requests to sources that do not exist are counted under one name.
     pub unknown: SourceMetrics,
     pub max_body: usize,
@@ -71,12 +73,12 @@ pub async fn receive(door: Arc<Door>, request: Request<Incoming>, first_byte: In
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
         return response;
     }
-    let Some(line) = door.line.get() else {
+    let Some(line) = door.line.load_full() else {
         let response = answer::problem(&Problem::unavailable("the bridge is starting"));
         door.unknown.answered(response.status().as_u16(), first_byte.elapsed().as_secs_f64());
         return response;
     };
-    let source = line.sources.get(name).map(Arc::clone);
+    let source = line.sources.get(name);
     let received_ms = clock::now_ms() - i64::try_from(first_byte.elapsed().as_millis()).unwrap_or(0);
     let (head, body) = request.into_parts();
     // The body is read before an unknown source is refused, so that the two refusals take the same time.
@@ -89,7 +91,7 @@ pub async fn receive(door: Arc<Door>, request: Request<Incoming>, first_byte: In
             }
             response
         }
-        Ok(body) => match &source {
+        Ok(body) => match source {
             None => answer::problem(&Problem::unauthorized()),
             Some(source) => {
                 let request = Unverified {
@@ -100,11 +102,11 @@ pub async fn receive(door: Arc<Door>, request: Request<Incoming>, first_byte: In
                     received_ms,
                     deadline: first_byte + source.deadline,
                 };
-                take(line, source, request).await
+                take(&line, source, request).await
             }
         },
     };
-    let metrics = source.as_ref().map_or(&door.unknown, |source| &source.metrics);
+    let metrics = source.map_or(&door.unknown, |source| &source.metrics);
     metrics.answered(response.status().as_u16(), first_byte.elapsed().as_secs_f64());
     response
 }

@@ -115,6 +115,10 @@ impl<'r> Field<'r> {
         matches!(self.node, Some(Node { value: Value::List(_), .. }))
     }
 
+    pub(in crate::config) fn is_map(&self) -> bool {
+        matches!(self.node, Some(Node { value: Value::Map(_), .. }))
+    }
+
     pub(in crate::config) fn path(&self) -> &str {
         &self.path
     }

@@ -1,0 +1,74 @@
+//! The parts that are made once and outlive every configuration: a reload changes none of them.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+
+use super::sinks::{Surroundings, Told};
+use super::{Error, Mode, Readiness, observe, start};
+use crate::config::Config;
+use crate::ingest::Door;
+use crate::kafka::{self, Client, Publisher};
+use crate::metrics::{Metrics, SourceMetrics};
+use crate::schema::registry::Registry;
+
+pub(super) struct Parts {
+    pub(super) real_cluster: bool,
+    /// Where requests come in: always the same door, with another line behind it after a reload.
+    pub(super) door: Arc<Door>,
+    pub(super) publisher: Publisher,
+    pub(super) around_sinks: Arc<Surroundings>,
+}
+
+impl Parts {
+    /// None of them has talked to anybody yet.
+    ///
+    /// # Errors
+    /// What the configuration makes impossible.
+    pub(super) fn make(config: &Config, mode: &Mode) -> Result<Self, Error> {
+        let metrics = Metrics::new()?;
+        for result in ["applied", "refused", "failed"] {
+            // There from the start, so that the first of its kind is seen as an increase.
+            metrics.config_reloads.with_label_values(&[result]);
+        }
+        let client = Client::new(&config.kafka, &client_id(config)).map_err(Error::Kafka)?;
+        let client = client.with_max_message_bytes(start::max_record(config));
+        let limits =
+            kafka::Limits { max_in_flight_bytes: config.ingest.max_in_flight_bytes, ..kafka::Limits::default() };
+        let publisher = Publisher::start(&client, limits).map_err(Error::Kafka)?;
+        let registry = Registry::new(&config.registry).map_err(Error::Registry)?;
+        let door = Door {
+            line: ArcSwapOption::empty(),
+            unknown: SourceMetrics::new(&metrics, "unknown"),
+            max_body: config.ingest.max_body,
+            body_timeout: config.ingest.body_timeout,
+        };
+        let told = Told {
+            readiness: Arc::new(Readiness::default()),
+            observer: observe::observer(&metrics, mode.observer.clone()),
+            metrics,
+        };
+        let around_sinks = Arc::new(Surroundings { client, registry, told });
+        Ok(Self { real_cluster: mode.real_cluster, door: Arc::new(door), publisher, around_sinks })
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.around_sinks.client
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        &self.around_sinks.registry
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.around_sinks.told.metrics
+    }
+
+    pub(super) fn readiness(&self) -> &Arc<Readiness> {
+        &self.around_sinks.told.readiness
+    }
+}
+
+fn client_id(config: &Config) -> String {
+    if config.instance.is_empty() { "hookbridge".to_owned() } else { format!("hookbridge-{}", config.instance) }
+}
