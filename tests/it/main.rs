@@ -18,5 +18,6 @@ mod drain;
 mod harness;
 mod kafka_edge;
 mod postgres_sink;
+mod reload;
 mod the_line;
 mod trio;

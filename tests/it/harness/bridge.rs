@@ -67,7 +67,8 @@ impl Setup {
         file
     }
 
-    fn yaml(&self) -> String {
+    /// What [`Setup::write`] writes.
+    pub(crate) fn yaml(&self) -> String {
         let Self { prefix, bootstrap, registry, deadline, drain_timeout, ingest_port, admin_port, .. } = self;
         let Self { more_ingest, more_sources, .. } = self;
         let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/schemas");
@@ -247,6 +248,11 @@ impl Bridge {
     /// SIGTERM, and returns at once.
     pub(crate) fn ask_to_stop(&self) {
         self.process.signal("TERM");
+    }
+
+    /// SIGHUP, and returns at once.
+    pub(crate) fn ask_to_reload(&self) {
+        self.process.signal("HUP");
     }
 
     pub(crate) fn wait_ended(&mut self, bound: Duration) -> ExitStatus {

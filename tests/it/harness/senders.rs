@@ -35,8 +35,13 @@ pub(crate) fn standard(source: &str, id: &str, body: &[u8]) -> Request {
 }
 
 pub(crate) fn standard_at(source: &str, id: &str, timestamp: u64, body: &[u8]) -> Request {
+    standard_by(SHOP_KEY, source, id, timestamp, body)
+}
+
+/// Signed with another key than the shop's.
+pub(crate) fn standard_by(key: &[u8], source: &str, id: &str, timestamp: u64, body: &[u8]) -> Request {
     let timestamp = timestamp.to_string();
-    let mac = hmac_sha256(SHOP_KEY, &[id.as_bytes(), b".", timestamp.as_bytes(), b".", body]);
+    let mac = hmac_sha256(key, &[id.as_bytes(), b".", timestamp.as_bytes(), b".", body]);
     request(source, body)
         .header("webhook-id", id)
         .header("webhook-timestamp", timestamp)
