@@ -34,9 +34,9 @@ use crate::config::Config;
 use crate::console::{self, Console};
 use crate::deliver::Observer;
 use crate::ingest;
-use crate::ingest::server::{self, Drained};
+use crate::ingest::server::{self, Drained, descriptors};
 use crate::kafka::{self, Publisher};
-use crate::metrics;
+use crate::metrics::{self, ServerMetrics};
 use crate::schema::registry;
 
 /// How long Kafka may take to answer a question about itself.
@@ -111,10 +111,13 @@ pub async fn run(compiled: Compiled, mode: Mode, stop: Stop) -> Result<(), Error
     let (end_requests, requests_end) = Stop::new();
     let door = Arc::clone(&parts.door);
     let receive = move |request, first_byte| ingest::receive(Arc::clone(&door), request, first_byte);
-    let mut requests =
-        tokio::spawn(server::serve(ingest_socket, receive, server_limits(&compiled.config), async move {
-            requests_end.requested().await;
-        }));
+    let mut requests = tokio::spawn(server::serve(
+        ingest_socket,
+        receive,
+        server_limits(&compiled.config, parts.readiness()),
+        ServerMetrics::new(parts.metrics()),
+        async move { requests_end.requested().await },
+    ));
 
     let mut running = Running::none(Arc::clone(&parts.around_sinks));
     let bridge = async {
@@ -169,15 +172,37 @@ fn console(parts: &Parts) -> Arc<Console> {
     Arc::new(Console {
         readiness: Arc::clone(parts.readiness()),
         metrics: parts.metrics().clone(),
-        before_scrape: Box::new(observe::Gauges::new(parts.publisher.clone())),
+        before_scrape: Box::new(observe::Gauges::new(parts.publisher.clone(), Arc::clone(&parts.door.bodies.room))),
     })
 }
 
-fn server_limits(config: &Config) -> server::Limits {
+/// As the configuration says, but no more connections than the process may have descriptors for.
+fn server_limits(config: &Config, readiness: &Readiness) -> server::Limits {
+    let ingest = &config.ingest;
+    let max_connections = match descriptors::make_room(ingest.max_connections) {
+        descriptors::Room::Enough => ingest.max_connections,
+        descriptors::Room::Short { connections, limit } => {
+            let asked = ingest.max_connections;
+            tracing::warn!(
+                asked,
+                connections,
+                limit,
+                "the limit on open files leaves fewer connections than asked for"
+            );
+            readiness.amiss(
+                "descriptors",
+                &format!("{connections} connections instead of {asked}: the limit on open files is {limit}"),
+            );
+            connections
+        }
+    };
     server::Limits {
-        max_connections: config.ingest.max_connections,
-        header_timeout: config.ingest.header_timeout,
-        idle_timeout: config.ingest.idle_timeout,
-        drain_timeout: config.ingest.drain_timeout,
+        max_connections,
+        max_requests: ingest.max_requests,
+        max_connection_requests: ingest.max_connection_requests,
+        max_connection_age: ingest.max_connection_age,
+        header_timeout: ingest.header_timeout,
+        idle_timeout: ingest.idle_timeout,
+        drain_timeout: ingest.drain_timeout,
     }
 }

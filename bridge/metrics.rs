@@ -33,6 +33,9 @@ pub struct Metrics {
     pub in_flight_bytes: IntGauge,
     pub in_flight_records: IntGauge,
     pub producer_restarts: IntGauge,
+    pub connections: IntGauge,
+    pub buffered_bytes: IntGauge,
+    pub connections_cut: IntCounterVec,
     pub attempts: IntCounterVec,
     pub settlements: IntCounterVec,
     pub consent_suppressions: IntCounterVec,
@@ -106,6 +109,13 @@ impl Metrics {
             in_flight_bytes: gauge("in_flight_bytes", "Bytes handed to Kafka and not yet confirmed.")?,
             in_flight_records: gauge("in_flight_records", "Records handed to Kafka and not yet confirmed.")?,
             producer_restarts: gauge("producer_restarts", "Producers replaced after a fatal error.")?,
+            connections: gauge("connections", "Connections of senders that are open.")?,
+            buffered_bytes: gauge("buffered_bytes", "Bytes of requests' bodies in memory, beyond the small ones.")?,
+            connections_cut: counters(
+                "connections_cut_total",
+                "Connections of senders that were ended in no good order, by reason.",
+                &["reason"],
+            )?,
             attempts: counters("attempts_total", "Attempts of sinks, by outcome class.", &["sink", "class"])?,
             settlements: counters("settlements_total", "Records settled by sinks.", &["sink", "outcome", "reason"])?,
             consent_suppressions: counters(
@@ -268,6 +278,42 @@ impl SourceMetrics {
 
     pub fn signature_rejected(&self, reason: &str) {
         self.families.rejected_signatures.with_label_values(&[self.source.as_str(), reason]).inc();
+    }
+}
+
+/// What the server of webhooks counts.
+#[derive(Clone, Debug)]
+pub struct ServerMetrics {
+    open: IntGauge,
+    cut: IntCounterVec,
+}
+
+impl ServerMetrics {
+    #[must_use]
+    pub fn new(families: &Metrics) -> Self {
+        Self { open: families.connections.clone(), cut: families.connections_cut.clone() }
+    }
+
+    /// A connection is open until the answer is dropped.
+    #[must_use]
+    pub fn opened(&self) -> Open {
+        self.open.inc();
+        Open(self.open.clone())
+    }
+
+    /// A connection was ended for that reason.
+    pub fn cut(&self, reason: &str) {
+        self.cut.with_label_values(&[reason]).inc();
+    }
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub struct Open(IntGauge);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

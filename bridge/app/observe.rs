@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::console::Scrape;
 use crate::deliver::{Observer, State};
+use crate::ingest::body::Room;
 use crate::kafka::{Publisher, TopicPartition};
 use crate::metrics::Metrics;
 
@@ -63,12 +64,13 @@ impl Observer for Counting {
 #[derive(Debug)]
 pub struct Gauges {
     publisher: Publisher,
+    room: Arc<Room>,
 }
 
 impl Gauges {
     #[must_use]
-    pub fn new(publisher: Publisher) -> Self {
-        Self { publisher }
+    pub fn new(publisher: Publisher, room: Arc<Room>) -> Self {
+        Self { publisher, room }
     }
 }
 
@@ -76,6 +78,7 @@ impl Scrape for Gauges {
     fn update(&self, metrics: &Metrics) {
         let health = self.publisher.health();
         metrics.in_flight_bytes.set(i64::try_from(health.in_flight_bytes).unwrap_or(i64::MAX));
+        metrics.buffered_bytes.set(i64::try_from(self.room.held()).unwrap_or(i64::MAX));
         metrics.in_flight_records.set(i64::try_from(health.in_flight_records).unwrap_or(i64::MAX));
         metrics.producer_restarts.set(i64::try_from(health.restarts).unwrap_or(i64::MAX));
     }

@@ -7,7 +7,7 @@ use arc_swap::ArcSwapOption;
 use super::sinks::{Surroundings, Told};
 use super::{Error, Mode, Readiness, observe, start};
 use crate::config::Config;
-use crate::ingest::Door;
+use crate::ingest::{Door, body};
 use crate::kafka::{self, Client, Publisher};
 use crate::metrics::{Metrics, SourceMetrics};
 use crate::schema::registry::Registry;
@@ -40,8 +40,7 @@ impl Parts {
         let door = Door {
             line: ArcSwapOption::empty(),
             unknown: SourceMetrics::new(&metrics, "unknown"),
-            max_body: config.ingest.max_body,
-            body_timeout: config.ingest.body_timeout,
+            bodies: body_limits(config),
         };
         let told = Told {
             readiness: Arc::new(Readiness::default()),
@@ -71,4 +70,16 @@ impl Parts {
 
 fn client_id(config: &Config) -> String {
     if config.instance.is_empty() { "hookbridge".to_owned() } else { format!("hookbridge-{}", config.instance) }
+}
+
+fn body_limits(config: &Config) -> body::Limits {
+    let ingest = &config.ingest;
+    body::Limits {
+        max: ingest.max_body,
+        timeout: ingest.body_timeout,
+        min_rate: ingest.min_body_rate,
+        compressed: ingest.compressed_bodies,
+        // Half of the requests may be waiting for the rest of their bodies: the other half is for those that came whole.
+        room: Arc::new(body::Room::new(ingest.max_buffered_bytes, ingest.max_requests.div_ceil(2))),
+    }
 }

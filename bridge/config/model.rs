@@ -88,9 +88,18 @@ pub struct Ingest {
     /// From the first byte of the request to our answer.
     pub deadline: Duration,
     pub max_connections: usize,
+    /// Under way at once, over all connections.
+    pub max_requests: usize,
+    /// Of all bodies together, beyond the first 16 KiB of each.
+    pub max_buffered_bytes: usize,
     pub header_timeout: Duration,
     pub body_timeout: Duration,
+    /// Bytes a second.
+    pub min_body_rate: usize,
     pub idle_timeout: Duration,
+    pub max_connection_requests: u64,
+    pub max_connection_age: Duration,
+    pub compressed_bodies: bool,
     /// Bytes of events handed to Kafka and not yet confirmed; past it, 503.
     pub max_in_flight_bytes: usize,
     /// How long a graceful stop may take.

@@ -1,11 +1,27 @@
 //! Reads a request's body: bounded in bytes and in time, and kept raw, since signatures are over raw bytes.
+//!
+//! Nearly every webhook is small and came with its head, in one packet. Those cost neither a timer nor a count: what
+//! they hold is bounded by the number of requests under way. Larger and slower ones share a room, so that whoever fills
+//! it with bytes that trickle in shuts out only others of that kind.
 
+mod inflate;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use hyper::body::Body;
+use tokio::time::Instant;
+
+use self::inflate::Coding;
+
+/// Of each body so many bytes are not counted against the room: as many as a connection's read buffer holds anyway.
+const SMALL: usize = 16 * 1024;
+/// How long a body may be late before its rate is looked at: a packet lost and sent again twice.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Why a body was not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,47 +30,215 @@ pub enum Refused {
     TooSlow,
     /// The peer went away, or sent less than it announced.
     Broken,
-    /// Compressed: only plain bodies are taken.
+    /// Compressed in a way that is not taken, or compressed at all.
     Encoded,
+    /// Compressed, and then not what was announced.
+    Corrupt,
+    /// There is no room for it at the moment.
+    Full,
 }
 
-/// The whole body, at most `max` bytes, within `timeout`.
-pub async fn read<B>(headers: &HeaderMap, body: B, max: usize, timeout: Duration) -> Result<Bytes, Refused>
+/// What a body may be.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes, also of what a compressed body inflates to.
+    pub max: usize,
+    /// From the end of the head to the end of the body.
+    pub timeout: Duration,
+    /// Bytes a second, on the average, once the first seconds are over.
+    pub min_rate: usize,
+    /// Whether `gzip` and `deflate` are taken.
+    pub compressed: bool,
+    pub room: Arc<Room>,
+}
+
+/// What bodies may hold in memory together, beyond the first 16 KiB of each, and how many may be on their way.
+#[derive(Debug)]
+pub struct Room {
+    max_bytes: usize,
+    bytes: AtomicUsize,
+    max_coming: usize,
+    coming: AtomicUsize,
+}
+
+impl Room {
+    #[must_use]
+    pub fn new(max_bytes: usize, max_coming: usize) -> Self {
+        Self { max_bytes, bytes: AtomicUsize::new(0), max_coming, coming: AtomicUsize::new(0) }
+    }
+
+    /// Bytes held at present.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts first and looks afterwards: two at the edge may both be refused, but never both pass it.
+fn add(count: &AtomicUsize, amount: usize, max: usize) -> Result<(), Refused> {
+    if count.fetch_add(amount, Ordering::Relaxed) + amount <= max {
+        return Ok(());
+    }
+    count.fetch_sub(amount, Ordering::Relaxed);
+    Err(Refused::Full)
+}
+
+/// A body that has not come whole with its head; counted until this is dropped.
+#[derive(Debug)]
+struct OnItsWay<'a>(&'a Room);
+
+impl<'a> OnItsWay<'a> {
+    fn new(room: &'a Room) -> Result<Self, Refused> {
+        add(&room.coming, 1, room.max_coming).map(|()| Self(room))
+    }
+}
+
+impl Drop for OnItsWay<'_> {
+    fn drop(&mut self) {
+        self.0.coming.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What one request's bytes hold of the room, given back when it is dropped.
+#[derive(Debug)]
+struct Claim {
+    room: Arc<Room>,
+    /// Bytes that it holds in memory, and those of them that are counted.
+    held: usize,
+    counted: usize,
+}
+
+impl Claim {
+    fn new(room: &Arc<Room>) -> Self {
+        Self { room: Arc::clone(room), held: 0, counted: 0 }
+    }
+
+    /// So many bytes more, asked for before they are kept.
+    fn grow(&mut self, bytes: usize) -> Result<(), Refused> {
+        self.held += bytes;
+        let more = self.held.saturating_sub(SMALL) - self.counted;
+        if more > 0 {
+            add(&self.room.bytes, more, self.room.max_bytes)?;
+            self.counted += more;
+        }
+        Ok(())
+    }
+
+    /// Bytes that give the claim back when the last of them is dropped.
+    fn keep(self, bytes: Bytes) -> Bytes {
+        if self.counted == 0 { bytes } else { Bytes::from_owner(Kept { bytes, _claim: self }) }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if self.counted > 0 {
+            self.room.bytes.fetch_sub(self.counted, Ordering::Relaxed);
+        }
+    }
+}
+
+struct Kept {
+    bytes: Bytes,
+    _claim: Claim,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The whole body, plain: what was compressed is inflated, and the headers then no longer say that it is.
+///
+/// What is compressed is inflated before anybody looks at its signature, since providers sign the plain payload and
+/// compress it for the way (Stream and QuickNode document it so). That is why it has to be asked for.
+///
+/// # Errors
+/// Nothing of the body is kept.
+pub async fn read<B>(headers: &mut HeaderMap, body: B, limits: &Limits) -> Result<Bytes, Refused>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
-        && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
-    {
-        return Err(Refused::Encoded);
-    }
+    let coding = match headers.get(header::CONTENT_ENCODING) {
+        None => None,
+        Some(value) if value.as_bytes().eq_ignore_ascii_case(b"identity") => None,
+        Some(value) if limits.compressed => Some(Coding::named(value.as_bytes()).ok_or(Refused::Encoded)?),
+        Some(_) => return Err(Refused::Encoded),
+    };
     // What was announced is refused before a byte of it is held.
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|n| n.to_str().ok()).and_then(|n| n.parse().ok());
-    if announced.is_some_and(|bytes: u64| bytes > max as u64) {
+    if announced.is_some_and(|bytes: u64| bytes > limits.max as u64) {
         return Err(Refused::TooLarge);
     }
-    let mut whole = std::pin::pin!(collect(body, max));
-    // Most bodies came with the head, in one packet: those cost no timer.
-    if let Some(done) = poll_once(whole.as_mut()).await {
-        return done;
-    }
-    tokio::time::timeout(timeout, whole).await.unwrap_or(Err(Refused::TooSlow))
+    let came = AtomicUsize::new(0);
+    let (sent, mut claim) = {
+        let mut whole = std::pin::pin!(collect(body, limits, &came));
+        // Most bodies came with the head, in one packet: those cost no timer.
+        if let Some(done) = poll_once(whole.as_mut()).await {
+            done?
+        } else {
+            let _on_its_way = OnItsWay::new(&limits.room)?;
+            patiently(whole, limits, &came).await?
+        }
+    };
+    let Some(coding) = coding else { return Ok(claim.keep(sent)) };
+    let plain = inflate::inflate(coding, &sent, limits.max, |bytes| claim.grow(bytes)).await?;
+    headers.remove(header::CONTENT_ENCODING);
+    headers.remove(header::CONTENT_LENGTH);
+    Ok(claim.keep(plain))
 }
 
-async fn collect(mut body: impl Body<Data = Bytes> + Unpin, max: usize) -> Result<Bytes, Refused> {
-    let first = next(&mut body, max).await?;
-    let second = next(&mut body, max - first.len()).await?;
-    if second.is_empty() {
-        return Ok(first); // one frame, as hyper read it: nothing is copied
+/// Waits for the body for as long as it comes fast enough: until `timeout`, and never longer than the bytes that are
+/// there take at the least rate.
+async fn patiently<F, T>(mut whole: F, limits: &Limits, came: &AtomicUsize) -> Result<T, Refused>
+where
+    F: Future<Output = Result<T, Refused>> + Unpin,
+{
+    let start = Instant::now();
+    let deadline = || start + allowed(came.load(Ordering::Relaxed), limits);
+    loop {
+        let until = deadline();
+        match tokio::time::timeout_at(until, &mut whole).await {
+            Ok(done) => return done,
+            // Bytes that came meanwhile have moved it.
+            Err(_) if deadline() > until => {}
+            Err(_) => return Err(Refused::TooSlow),
+        }
     }
+}
+
+/// How long a body of which so many bytes have come may have taken.
+fn allowed(came: usize, limits: &Limits) -> Duration {
+    let seconds = came as u64 / (limits.min_rate as u64).max(1);
+    (GRACE + Duration::from_secs(seconds)).min(limits.timeout)
+}
+
+async fn collect(
+    mut body: impl Body<Data = Bytes> + Unpin,
+    limits: &Limits,
+    came: &AtomicUsize,
+) -> Result<(Bytes, Claim), Refused> {
+    let mut claim = Claim::new(&limits.room);
+    let first = next(&mut body, limits.max).await?;
+    claim.grow(first.len())?;
+    came.store(first.len(), Ordering::Relaxed);
+    let second = next(&mut body, limits.max - first.len()).await?;
+    if second.is_empty() {
+        return Ok((first, claim)); // one frame, as hyper read it: nothing is copied
+    }
+    claim.grow(second.len())?;
     let mut whole = BytesMut::with_capacity(first.len() + second.len());
     whole.extend_from_slice(&first);
     whole.extend_from_slice(&second);
+    drop((first, second));
     loop {
-        let more = next(&mut body, max - whole.len()).await?;
+        came.store(whole.len(), Ordering::Relaxed);
+        let more = next(&mut body, limits.max - whole.len()).await?;
         if more.is_empty() {
-            return Ok(whole.freeze());
+            return Ok((whole.freeze(), claim));
         }
+        claim.grow(more.len())?;
         whole.extend_from_slice(&more);
     }
 }
@@ -82,50 +266,4 @@ async fn poll_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
 }
 
 #[cfg(test)]
-mod tests {
-    use http_body_util::StreamBody;
-    use hyper::body::Frame;
-
-    use super::*;
-
-    fn frames(parts: &'static [&'static str]) -> StreamBody<Frames> {
-        let frames = parts.iter().map(|part| Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(part.as_bytes()))));
-        StreamBody::new(Frames(frames.collect()))
-    }
-
-    struct Frames(std::collections::VecDeque<Result<Frame<Bytes>, std::io::Error>>);
-
-    impl futures_core::Stream for Frames {
-        type Item = Result<Frame<Bytes>, std::io::Error>;
-
-        fn poll_next(
-            mut self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<Option<Self::Item>> {
-            std::task::Poll::Ready(self.0.pop_front())
-        }
-    }
-
-    async fn whole(parts: &'static [&'static str], max: usize) -> Result<Bytes, Refused> {
-        read(&HeaderMap::new(), frames(parts), max, Duration::from_secs(5)).await
-    }
-
-    #[tokio::test]
-    async fn frames_become_one_body_up_to_the_limit() {
-        assert_eq!(whole(&[], 4).await, Ok(Bytes::new()));
-        assert_eq!(whole(&["abcd"], 4).await, Ok(Bytes::from_static(b"abcd")));
-        assert_eq!(whole(&["", "ab", "", "c", "d"], 4).await, Ok(Bytes::from_static(b"abcd")));
-        assert_eq!(whole(&["abcde"], 4).await, Err(Refused::TooLarge));
-        assert_eq!(whole(&["ab", "cd", "e"], 4).await, Err(Refused::TooLarge));
-    }
-
-    #[tokio::test]
-    async fn compressed_and_announced_too_large_are_refused_unread() {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_ENCODING, "gzip".parse().unwrap());
-        assert_eq!(read(&headers, frames(&["a"]), 4, Duration::from_secs(5)).await, Err(Refused::Encoded));
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_LENGTH, "5".parse().unwrap());
-        assert_eq!(read(&headers, frames(&["a"]), 4, Duration::from_secs(5)).await, Err(Refused::TooLarge));
-    }
-}
+mod tests;

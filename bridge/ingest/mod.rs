@@ -19,13 +19,11 @@ pub mod vectors;
 pub mod verify;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::clock;
@@ -45,8 +43,7 @@ pub struct Door {
     pub line: ArcSwapOption<Line>,
     /// Requests to sources that do not exist are counted under one name.
     pub unknown: SourceMetrics,
-    pub max_body: usize,
-    pub body_timeout: Duration,
+    pub bodies: body::Limits,
 }
 
 /// A request, read whole and not yet verified.
@@ -61,7 +58,11 @@ struct Unverified {
 
 /// Answers one request, and counts the answer. There is one address: `POST /hooks/{source}`, and `GET` for the providers
 /// that ask by it whether somebody is there. `first_byte` is when the request's first byte came.
-pub async fn receive(door: Arc<Door>, request: Request<Incoming>, first_byte: Instant) -> Response<Full<Bytes>> {
+pub async fn receive(
+    door: Arc<Door>,
+    request: Request<server::Arriving>,
+    first_byte: Instant,
+) -> Response<Full<Bytes>> {
     let Some(name) = source_name(request.uri().path()) else {
         return answer::problem(&Problem {
             detail: Some("webhooks go to POST /hooks/{source}".to_owned()),
@@ -80,11 +81,11 @@ pub async fn receive(door: Arc<Door>, request: Request<Incoming>, first_byte: In
     };
     let source = line.sources.get(name);
     let received_ms = clock::now_ms() - i64::try_from(first_byte.elapsed().as_millis()).unwrap_or(0);
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     // The body is read before an unknown source is refused, so that the two refusals take the same time.
-    let response = match body::read(&head.headers, body, door.max_body, door.body_timeout).await {
+    let response = match body::read(&mut head.headers, body, &door.bodies).await {
         Err(refused) => {
-            let mut response = answer::problem(&unread(refused, door.max_body));
+            let mut response = answer::problem(&unread(refused, &door.bodies));
             if head.version < http::Version::HTTP_2 {
                 // What is left of the body stands before the next request: the sender has to know that none is read.
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -242,14 +243,20 @@ fn unconfirmed(line: &Line, event_id: Option<&str>, error: &publish::Unconfirmed
     answer::problem(&Problem { event_id, ..Problem::unavailable(error.advice()) })
 }
 
-fn unread(refused: body::Refused, max_body: usize) -> Problem<'static> {
+fn unread(refused: body::Refused, limits: &body::Limits) -> Problem<'static> {
     match refused {
         body::Refused::TooLarge => Problem {
-            detail: Some(format!("the body may have {max_body} bytes")),
+            detail: Some(format!("the body may have {} bytes", limits.max)),
             ..Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large")
         },
         body::Refused::TooSlow => Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
         body::Refused::Broken => Problem::new(StatusCode::BAD_REQUEST, "the body ended early"),
+        body::Refused::Corrupt => Problem::new(StatusCode::BAD_REQUEST, "the body is not compressed as it says"),
+        body::Refused::Full => Problem::unavailable("too many large bodies are on their way"),
+        body::Refused::Encoded if limits.compressed => Problem {
+            detail: Some("send the body with content-encoding gzip or deflate, or without".to_owned()),
+            ..Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body's compression is not known here")
+        },
         body::Refused::Encoded => Problem {
             detail: Some("send the body without content-encoding".to_owned()),
             ..Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "compressed bodies are not taken")

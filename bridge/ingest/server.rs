@@ -1,44 +1,70 @@
 //! The accept loop: connections in, each with a limit on everything a peer can hold open, and a graceful end.
 //!
-//! `axum::serve` installs no timer, so hyper's own header timeout never fires there; and hyper's header timeout also
-//! counts the wait between two requests of a kept-alive connection, with the same number, and starts only after the
-//! protocol has been told apart. Here one clock in the stream itself covers all three waits: for the first byte, for
-//! the rest of the head, and between requests. The body's limit is in [`super::body`].
+//! What is bounded where: connections here, and whose goes first in [`crowd`]; waits and frames in [`pace`] and
+//! [`frames`]; requests under way by the [`Gate`]; bytes of bodies in [`super::body`]; heads, streams and windows by the
+//! numbers below, which hyper and h2 keep.
+
+mod crowd;
+pub mod descriptors;
+mod frames;
+mod pace;
 
 use std::convert::Infallible;
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::{HeaderValue, Request, Response, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, Sleep};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
+
+use self::crowd::Crowd;
+pub use self::pace::Arriving;
+use self::pace::{Pace, Paced, UnderWay};
+use super::answer::{self, Problem};
+use crate::metrics::ServerMetrics;
 
 /// A request's head, in bytes. Providers send about 2 KiB; 16 KiB leaves room for tracing and proxies.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Headers in a request. GitHub, the most talkative provider, sends some 15.
 const MAX_HEADERS: usize = 100;
+
 /// HTTP/2 streams open at once on one connection: as many as RFC 9113 section 6.5.2 recommends at least.
 const MAX_STREAMS: u32 = 100;
-/// How long to wait after `accept` failed for want of descriptors, so that the loop does not spin on a full table.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Streams that their sender reset before we had looked at them, still in h2's queue (CVE-2023-44487). h2's own number,
+/// written down so that it is ours: a client that changes its mind does not do so twenty times at once.
+const MAX_UNSEEN_RESETS: usize = 20;
+/// Streams that we reset for a sender's mistakes, until the connection goes (CVE-2025-8671: mistakes made on purpose
+/// also empty the count of open streams). A sender that keeps the rules makes none.
+const MAX_MISTAKES: usize = 64;
+/// What a peer may send ahead on one stream: HTTP/2's own default. Most webhooks fit; the others wait for a round trip.
+const STREAM_WINDOW: u32 = 64 * 1024;
+/// And on a connection: with 4,096 of them half a gibibyte at the very worst, where nobody reads anything.
+const CONNECTION_WINDOW: u32 = 128 * 1024;
+/// Answers are a few hundred bytes; one with a hundred violations has some 20 KiB.
+const SEND_BUFFER: usize = 64 * 1024;
 
-/// What a peer may hold open, and for how long.
+/// How long to wait after `accept` failed for want of descriptors, so that the loop does not spin on a full table, and
+/// between two looks for a connection that may go.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What peers may hold open, and for how long.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub max_connections: usize,
-    /// From the first byte of a request to the end of its head; also from `accept` to the first byte.
+    /// Requests under way over all connections; past it, 503. HTTP/1.1 has one a connection at most, HTTP/2 a hundred.
+    pub max_requests: usize,
+    /// After so many requests, or at that age, a connection is ended in good order.
+    pub max_connection_requests: u64,
+    pub max_connection_age: Duration,
+    /// From the first byte of a request to the end of its head; also from `accept` to the first byte, and for how long
+    /// an answer may find no reader.
     pub header_timeout: Duration,
     /// Between two requests of a kept-alive connection.
     pub idle_timeout: Duration,
@@ -55,24 +81,85 @@ pub enum Drained {
     Cut { connections: usize },
 }
 
+/// Why a connection was ended by us and in no good order. Its names are a metric's label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Its place was needed.
+    Crowded,
+    /// No first byte, no end of the head, no next request.
+    Silent,
+    /// Nobody read our answer.
+    Unread,
+    /// More frames than its requests account for.
+    Flood,
+}
+
+impl Cut {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Crowded => "crowded",
+            Self::Silent => "silent",
+            Self::Unread => "unread",
+            Self::Flood => "flood",
+        }
+    }
+}
+
+/// What all connections share.
+#[derive(Debug)]
+struct Shared {
+    limits: Limits,
+    gate: Gate,
+    metrics: ServerMetrics,
+}
+
+/// Counts the requests under way against their limit.
+#[derive(Debug)]
+struct Gate {
+    max: usize,
+    inside: AtomicUsize,
+}
+
+impl Gate {
+    /// Counts first and looks afterwards: two at the edge may both be refused, but never both pass it.
+    fn enter(&self) -> bool {
+        let admitted = self.inside.fetch_add(1, Ordering::Relaxed) < self.max;
+        self.leave(!admitted);
+        admitted
+    }
+
+    fn leave(&self, was_inside: bool) {
+        if was_inside {
+            self.inside.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Serves `app` on `listener` until `stop` resolves, then drains. `app` is told when the first byte of the request was
 /// read: where its deadline is counted from.
 ///
-/// Past `max_connections` the loop stops accepting, and the kernel's backlog holds what comes: a provider's connect
-/// timeout is then the limit, rather than our memory.
-pub async fn serve<A, F>(listener: TcpListener, app: A, limits: Limits, stop: impl Future<Output = ()>) -> Drained
+/// Past `max_connections` a new connection takes the place of one that waits for its peer. Where there is none, the
+/// kernel's backlog holds what comes: a provider's connect timeout is then the limit, rather than our memory.
+pub async fn serve<A, F>(
+    listener: TcpListener,
+    app: A,
+    limits: Limits,
+    metrics: ServerMetrics,
+    stop: impl Future<Output = ()>,
+) -> Drained
 where
-    A: Fn(Request<Incoming>, Instant) -> F + Clone + Send + 'static,
+    A: Fn(Request<Arriving>, Instant) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
     let slots = Arc::new(Semaphore::new(limits.max_connections));
-    let graceful = GracefulShutdown::new();
+    let crowd = Arc::new(Crowd::default());
+    let gate = Gate { max: limits.max_requests, inside: AtomicUsize::new(0) };
+    let shared = Arc::new(Shared { limits, gate, metrics });
+    let (drain, draining) = watch::channel(());
     let mut stop = std::pin::pin!(stop);
+    let mut number = 0_u64;
     loop {
-        let slot = tokio::select! {
-            slot = Arc::clone(&slots).acquire_owned() => slot,
-            () = &mut stop => break,
-        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut stop => break,
@@ -81,22 +168,56 @@ where
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                shared.make_room(&crowd);
+                tokio::time::sleep(PAUSE).await;
                 continue;
             }
         };
-        let connection = connection(stream, app.clone(), limits, &graceful);
-        tokio::spawn(async move {
+        let slot = tokio::select! {
+            slot = slot(&slots, &shared, &crowd) => slot,
+            () = &mut stop => break,
+        };
+        number += 1;
+        let pace = Arc::new(Pace::new(Arc::clone(&shared), number));
+        let seat = crowd.seat(&pace);
+        let index = seat.index();
+        let connection = connection(stream, app.clone(), pace, draining.clone());
+        let open = shared.metrics.opened();
+        let task = tokio::spawn(async move {
             connection.await;
-            drop(slot);
+            drop((seat, open, slot));
         });
+        crowd.started(index, task.abort_handle());
     }
     // Closing the listener first makes a load balancer's next connect fail at once, rather than wait for nobody.
     drop(listener);
-    let open = limits.max_connections - slots.available_permits();
-    match tokio::time::timeout(limits.drain_timeout, graceful.shutdown()).await {
-        Ok(()) => Drained::Clean,
-        Err(_) => Drained::Cut { connections: open },
+    let _ = drain.send(());
+    let all = u32::try_from(limits.max_connections).unwrap_or(u32::MAX);
+    match tokio::time::timeout(limits.drain_timeout, slots.acquire_many(all)).await {
+        Ok(_) => Drained::Clean,
+        Err(_) => Drained::Cut { connections: limits.max_connections - slots.available_permits() },
+    }
+}
+
+/// A slot for a connection that has come, made free where there is none.
+async fn slot(slots: &Arc<Semaphore>, shared: &Shared, crowd: &Crowd) -> Option<OwnedSemaphorePermit> {
+    if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
+        return Some(slot);
+    }
+    loop {
+        shared.make_room(crowd);
+        // What was cut ends when its task is run next; where nothing could be, something may wait for its peer soon.
+        if let Ok(slot) = tokio::time::timeout(PAUSE, Arc::clone(slots).acquire_owned()).await {
+            return slot.ok();
+        }
+    }
+}
+
+impl Shared {
+    fn make_room(&self, crowd: &Crowd) {
+        let cut = crowd.make_room();
+        (0..cut).for_each(|_| self.metrics.cut(Cut::Crowded.name()));
+        tracing::debug!(cut, "made room for connections");
     }
 }
 
@@ -104,31 +225,65 @@ where
 fn connection<A, F>(
     stream: TcpStream,
     app: A,
-    limits: Limits,
-    graceful: &GracefulShutdown,
+    pace: Arc<Pace>,
+    mut draining: watch::Receiver<()>,
 ) -> impl Future<Output = ()> + use<A, F>
 where
-    A: Fn(Request<Incoming>, Instant) -> F + Send + 'static,
+    A: Fn(Request<Arriving>, Instant) -> F + Send + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
     // An answer is one small write: waiting for more to send with it would only add latency.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY was refused");
     }
-    let pace = Arc::new(Pace::new(limits));
     let service = hyper::service::service_fn({
         let pace = Arc::clone(&pace);
         move |request: Request<Incoming>| {
-            let pace = Arc::clone(&pace);
-            let first_byte = pace.begin(request.version());
-            let answer = app(request, first_byte);
-            async move {
-                let answer = answer.await;
-                pace.end();
-                Ok::<_, Infallible>(answer)
-            }
+            let under_way = UnderWay::begin(&pace, request.version());
+            let answer = under_way.admitted.then(|| {
+                let request = request.map(|body| Arriving::new(body, &pace));
+                app(request, under_way.first_byte)
+            });
+            async move { Ok::<_, Infallible>(answered(under_way, answer).await) }
         }
     });
+    let io = TokioIo::new(Paced::new(stream, Arc::clone(&pace)));
+    let connection = builder().serve_connection(io, service).into_owned();
+    async move {
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            biased;
+            ended = connection.as_mut() => ended,
+            () = async { tokio::select! { _ = draining.changed() => (), () = pace.retire.notified() => () } } => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            // A peer that goes away or is too slow is daily business for a server on the internet.
+            tracing::debug!(error = error.as_ref() as &dyn std::error::Error, "a connection ended early");
+        }
+    }
+}
+
+/// The answer to a request, which may be the last of its connection. `answer`: none where there was no room for it.
+async fn answered<F>(under_way: UnderWay, answer: Option<F>) -> Response<Full<Bytes>>
+where
+    F: Future<Output = Response<Full<Bytes>>>,
+{
+    let mut response = match answer {
+        Some(answer) => answer.await,
+        None => answer::problem(&Problem::unavailable("too many requests are under way")),
+    };
+    if under_way.answered(response.status().is_success()) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// hyper's and h2's numbers. h2 derives from them how many frames may continue a head (CVE-2024-27316: five here) and
+/// how many small DATA frames may come ahead of being read.
+fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -139,257 +294,14 @@ where
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
+        .max_pending_accept_reset_streams(MAX_UNSEEN_RESETS)
+        .max_local_error_reset_streams(MAX_MISTAKES)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(MAX_HEAD_BYTES).unwrap_or(u32::MAX));
-    let io = TokioIo::new(Paced { stream, pace, alarm: None });
-    let connection = builder.serve_connection(io, service).into_owned();
-    let connection = graceful.watch(connection);
-    async move {
-        if let Err(error) = connection.await {
-            // A peer that goes away or is too slow is daily business for a server on the internet.
-            tracing::debug!(error = error.as_ref() as &dyn std::error::Error, "a connection ended early");
-        }
-    }
-}
-
-const WAITING: u8 = 0;
-const HEAD: u8 = 1;
-const ANSWERING: u8 = 2;
-
-/// What a connection is waiting for, and since when. Shared by the stream, which sees bytes, and the service, which
-/// sees requests.
-#[derive(Debug)]
-struct Pace {
-    start: Instant,
-    phase: AtomicU8,
-    /// Nanoseconds after `start` at which the phase began.
-    since: AtomicU64,
-    /// Whether a request was served before: the first one gets the header timeout, later ones the idle timeout.
-    served: AtomicBool,
-    http2: AtomicBool,
-    /// Requests under way: more than one with HTTP/2 only.
-    active: AtomicU64,
-    limits: Limits,
-}
-
-impl Pace {
-    fn new(limits: Limits) -> Self {
-        Self {
-            start: Instant::now(),
-            phase: AtomicU8::new(WAITING),
-            since: AtomicU64::new(0),
-            served: AtomicBool::new(false),
-            http2: AtomicBool::new(false),
-            active: AtomicU64::new(0),
-            limits,
-        }
-    }
-
-    fn mark(&self, phase: u8) {
-        let nanos = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.since.store(nanos, Ordering::Relaxed);
-        self.phase.store(phase, Ordering::Relaxed);
-    }
-
-    fn since(&self) -> Instant {
-        self.start + Duration::from_nanos(self.since.load(Ordering::Relaxed))
-    }
-
-    fn bytes_came(&self) {
-        if self.phase.load(Ordering::Relaxed) == WAITING {
-            self.mark(HEAD);
-        }
-    }
-
-    /// A request's head is complete; answers when its first byte came.
-    fn begin(&self, version: Version) -> Instant {
-        let first_byte = if self.phase.load(Ordering::Relaxed) == HEAD { self.since() } else { Instant::now() };
-        self.http2.store(version == Version::HTTP_2, Ordering::Relaxed);
-        self.active.fetch_add(1, Ordering::Relaxed);
-        self.phase.store(ANSWERING, Ordering::Relaxed);
-        first_byte
-    }
-
-    fn end(&self) {
-        self.served.store(true, Ordering::Relaxed);
-        if self.active.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.mark(WAITING);
-        }
-    }
-
-    /// Until when the peer may stay silent.
-    ///
-    /// While an answer is made it may be as silent as it likes, but an alarm has to be set all the same: hyper does
-    /// not read again after the answer if a read was pending before, and so would never ask how long it may wait.
-    fn deadline(&self) -> Instant {
-        let limit = match self.phase.load(Ordering::Relaxed) {
-            ANSWERING => return Instant::now() + self.limits.idle_timeout,
-            // HTTP/2 has frames that belong to no request; they are idling, not a head that does not end.
-            HEAD if self.http2.load(Ordering::Relaxed) => self.limits.idle_timeout,
-            HEAD => self.limits.header_timeout,
-            _ if self.served.load(Ordering::Relaxed) => self.limits.idle_timeout,
-            _ => self.limits.header_timeout,
-        };
-        self.since() + limit
-    }
-}
-
-/// A stream that fails when its peer keeps us waiting.
-struct Paced {
-    stream: TcpStream,
-    pace: Arc<Pace>,
-    /// Made at the first wait and then moved only when it rings too early or stands too late, so that a busy
-    /// connection does no timer work per request.
-    alarm: Option<Pin<Box<Sleep>>>,
-}
-
-impl AsyncRead for Paced {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        match Pin::new(&mut self.stream).poll_read(cx, buffer) {
-            Poll::Ready(done) => {
-                if buffer.filled().len() > before {
-                    self.pace.bytes_came();
-                }
-                Poll::Ready(done)
-            }
-            Poll::Pending => self.poll_alarm(cx),
-        }
-    }
-}
-
-impl Paced {
-    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let deadline = self.pace.deadline();
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        if alarm.deadline() > deadline {
-            alarm.as_mut().reset(deadline);
-        }
-        while alarm.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= deadline {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-            alarm.as_mut().reset(deadline);
-        }
-        Poll::Pending
-    }
-}
-
-impl AsyncWrite for Paced {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
+    builder
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::sync::oneshot;
-
-    use super::*;
-
-    const LIMITS: Limits = Limits {
-        max_connections: 4,
-        header_timeout: Duration::from_millis(200),
-        idle_timeout: Duration::from_secs(30),
-        drain_timeout: Duration::from_secs(5),
-    };
-
-    async fn started(limits: Limits) -> (std::net::SocketAddr, oneshot::Sender<()>, tokio::task::JoinHandle<Drained>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stop, stopped) = oneshot::channel();
-        let app = |_, _| async { Response::new(Full::from("fine")) };
-        let server = tokio::spawn(serve(listener, app, limits, async {
-            let _ = stopped.await;
-        }));
-        (address, stop, server)
-    }
-
-    async fn read_to_end(stream: &mut TcpStream) -> String {
-        let mut text = Vec::new();
-        let _ = stream.read_to_end(&mut text).await;
-        String::from_utf8_lossy(&text).into_owned()
-    }
-
-    #[tokio::test]
-    async fn a_head_that_does_not_end_closes_its_connection() {
-        let (address, _stop, _server) = started(LIMITS).await;
-        for start in ["", "G", "GET / HTTP/1.1\r\nhost: a\r\nx-slow: "] {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(start.as_bytes()).await.unwrap();
-            let waited = tokio::time::timeout(Duration::from_secs(10), read_to_end(&mut stream)).await;
-            assert!(waited.is_ok(), "still open after {start:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_kept_alive_connection_may_idle_longer_than_a_head_may_take() {
-        let (address, _stop, _server) = started(LIMITS).await;
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let mut answer = [0; 512];
-        for _ in 0..2 {
-            stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
-            let read = stream.read(&mut answer).await.unwrap();
-            assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..read]));
-            // Longer than the head's limit, shorter than the idle limit: silence itself is what is tested.
-            let silence = tokio::time::timeout(LIMITS.header_timeout * 2, stream.read(&mut answer)).await;
-            assert!(silence.is_err(), "the connection was closed while idle");
-        }
-    }
-
-    #[tokio::test]
-    async fn an_idle_connection_is_closed_in_the_end() {
-        let (address, _stop, _server) = started(Limits { idle_timeout: Duration::from_millis(200), ..LIMITS }).await;
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
-        let all = tokio::time::timeout(Duration::from_secs(10), read_to_end(&mut stream)).await.unwrap();
-        assert!(all.ends_with("fine"), "{all}");
-    }
-
-    #[tokio::test]
-    async fn a_flood_of_headers_is_431() {
-        let (address, _stop, _server) = started(LIMITS).await;
-        let many = "x-a: 1\r\n".repeat(MAX_HEADERS + 1);
-        let large = format!("x-a: {}\r\n", "a".repeat(MAX_HEAD_BYTES));
-        for headers in [many, large] {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            let head = format!("GET / HTTP/1.1\r\nhost: a\r\n{headers}\r\n");
-            let _ = stream.write_all(head.as_bytes()).await;
-            let mut answer = [0; 64];
-            let read = stream.read(&mut answer).await.unwrap_or(0);
-            assert!(answer[..read].starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer[..read]));
-        }
-    }
-
-    #[tokio::test]
-    async fn a_stop_drains_and_closes_idle_connections() {
-        let (address, stop, server) = started(LIMITS).await;
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
-        let mut answer = [0; 512];
-        let _ = stream.read(&mut answer).await.unwrap();
-        stop.send(()).unwrap();
-        assert_eq!(server.await.unwrap(), Drained::Clean);
-        assert!(TcpStream::connect(address).await.is_err(), "the listener is closed");
-    }
-}
+mod tests;

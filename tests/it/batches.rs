@@ -130,7 +130,8 @@ async fn the_good_events_of_a_request_are_in_their_topic_in_order_and_the_bad_on
     let told: Value = serde_json::from_str(kept.header("hookbridge-violations").expect("violations")).unwrap();
     let shown: Vec<_> =
         told["violations"].as_array().unwrap().iter().map(|wrong| (&wrong["index"], &wrong["reason"])).collect();
-    let expected = [(13, "datatype_mismatch"), (57, "null_id"), (99, "unmapped")].map(|(at, why)| (json!(at), json!(why)));
+    let expected =
+        [(13, "datatype_mismatch"), (57, "null_id"), (99, "unmapped")].map(|(at, why)| (json!(at), json!(why)));
     assert_eq!((told["total"].clone(), shown), (json!(3), expected.iter().map(|(at, why)| (at, why)).collect()));
     for (number, pointer) in [(13, "/quantity"), (57, ""), (99, "")] {
         let entry = &entries[number];
@@ -191,9 +192,11 @@ async fn a_request_of_any_shape_is_one_event_or_several_or_kept_whole() {
     let mut huge = contact(2);
     huge["times"] = json!(1_400_000);
     let answer = bridge.post(&senders::hubspot("wide", &body([contact(1), huge]))).await;
-    let told: Vec<_> = entries(&answer).iter().map(|entry| (entry["status"].clone(), entry["reason"].clone())).collect();
+    let told: Vec<_> =
+        entries(&answer).iter().map(|entry| (entry["status"].clone(), entry["reason"].clone())).collect();
     assert_eq!(told, [(json!("accepted"), Value::Null), (json!("quarantined"), json!("event_too_large"))]);
-    let most = bridge.post(&senders::hubspot("crm", &body((0..10_000).map(|number| json!({ "eventId": number }))))).await;
+    let most =
+        bridge.post(&senders::hubspot("crm", &body((0..10_000).map(|number| json!({ "eventId": number }))))).await;
     let most = entries(&most);
     assert_eq!(most.len(), 10_000);
     let shown: usize = most.iter().map(|entry| entry["violations"].as_array().unwrap().len()).sum();

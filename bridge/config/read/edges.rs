@@ -38,6 +38,17 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 /// Providers keep connections for their next event; proxies in front close them after 60 s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// As many as connections of HTTP/1.1, twice: the rest is for HTTP/2. With 16 KiB each, 128 MiB at the very worst.
+const MAX_REQUESTS: usize = 8192;
+/// Sixty-four of the largest bodies at once; small ones are not counted.
+const MAX_BUFFERED: usize = 64 * MIB;
+/// A telephone's worst link does ten times as much.
+const MIN_BODY_RATE: usize = KIB;
+/// A sender of a hundred a second comes anew every two minutes: nothing beside what its requests cost.
+const MAX_CONNECTION_REQUESTS: u64 = 10_000;
+/// After an instance was added, its share of the connections is there so soon.
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(10 * 60);
+const AGES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 60 * 60);
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60 * 60);
 /// Five seconds of the fastest load at 600 bytes an event, and a bound on memory while Kafka is slow.
 const MAX_IN_FLIGHT: usize = 64 * MIB;
@@ -158,20 +169,32 @@ pub(super) fn http_url(text: &str) -> Result<String, String> {
 pub(super) fn ingest(field: &Field<'_>) -> Ingest {
     field.map(|ingest| {
         let in_flight = ingest.field("max_in_flight_bytes");
+        let buffered = ingest.field("max_buffered_bytes");
         let limits = Ingest {
             listen: ingest.field("listen").parsed_or(INGEST_LISTEN, listen),
             max_body: ingest.field("max_body").size_or(MAX_BODY, &(KIB..=64 * MIB)),
             deadline: ingest.field("deadline").duration_or(DEADLINE, &DEADLINES),
             max_connections: ingest.field("max_connections").number_or(MAX_CONNECTIONS, &(1..=1_000_000)),
+            max_requests: ingest.field("max_requests").number_or(MAX_REQUESTS, &(1..=1_000_000)),
+            max_buffered_bytes: buffered.size_or(MAX_BUFFERED, &(64 * KIB..=16 * 1024 * MIB)),
             header_timeout: ingest.field("header_timeout").duration_or(HEADER_TIMEOUT, &TIMEOUTS),
             body_timeout: ingest.field("body_timeout").duration_or(BODY_TIMEOUT, &TIMEOUTS),
+            min_body_rate: ingest.field("min_body_rate").size_or(MIN_BODY_RATE, &(1..=MIB)),
             idle_timeout: ingest.field("idle_timeout").duration_or(IDLE_TIMEOUT, &TIMEOUTS),
+            max_connection_requests: ingest
+                .field("max_connection_requests")
+                .number_or(MAX_CONNECTION_REQUESTS, &(1..=1_000_000_000)),
+            max_connection_age: ingest.field("max_connection_age").duration_or(MAX_CONNECTION_AGE, &AGES),
+            compressed_bodies: ingest.field("compressed_bodies").flag_or(false),
             max_in_flight_bytes: in_flight.size_or(MAX_IN_FLIGHT, &(64 * KIB..=16 * 1024 * MIB)),
             drain_timeout: ingest.field("drain_timeout").duration_or(DRAIN_TIMEOUT, &TIMEOUTS),
             dedupe: ingest_dedupe(ingest),
         };
         if limits.max_in_flight_bytes < limits.max_body {
             in_flight.error("is smaller than `max_body`: the largest request could never pass");
+        }
+        if limits.max_buffered_bytes < limits.max_body {
+            buffered.error("is smaller than `max_body`: the largest request could never pass");
         }
         limits
     })

@@ -56,6 +56,9 @@ fn connections_and_limits_are_read() {
     assert_eq!(ingest.header_timeout, seconds(10));
     assert_eq!(ingest.body_timeout, seconds(15));
     assert_eq!(ingest.idle_timeout, seconds(60));
+    assert_eq!((ingest.max_requests, ingest.max_buffered_bytes, ingest.min_body_rate), (8192, 64 << 20, 1024));
+    assert_eq!((ingest.max_connection_requests, ingest.max_connection_age), (10_000, seconds(600)));
+    assert!(!ingest.compressed_bodies);
     assert_eq!(ingest.max_in_flight_bytes, 64 << 20);
     assert_eq!(ingest.drain_timeout, seconds(25));
     assert_eq!(ingest.dedupe.max_entries, 2_000_000);
