@@ -5,6 +5,7 @@
 //! cargo bench --bench ingest                      five rounds, all loads; gates on the ratios
 //! cargo bench --bench ingest -- --smoke           a round of seconds: does it run, is every 2xx in the topic
 //! cargo bench --bench ingest -- --memory          60 s at 5,000 events/s: peak memory
+//! cargo bench --bench ingest -- --attack          500 events/s beside peers that mean harm: p99, memory
 //! ```
 //! `--rounds N` and `--seconds N` make it shorter or longer. Kafka and the registry are those of the tests: started
 //! here, or given by `KAFKA_BOOTSTRAP_SERVERS` and `SCHEMA_REGISTRY_URL`; `--broker PID` then says which process the
@@ -14,6 +15,8 @@
 #![allow(clippy::print_stdout, clippy::exit, clippy::expect_used)]
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
+#[path = "ingest/attack.rs"]
+mod attack;
 #[path = "ingest/bare.rs"]
 mod bare;
 #[path = "../tests/it/harness/mod.rs"]
@@ -50,6 +53,9 @@ fn main() {
     if has("--memory") {
         let run = Duration::from_secs(number("--seconds").unwrap_or(60));
         std::process::exit(rounds::memory(broker, run, 5_000, MEMORY_MIB));
+    }
+    if has("--attack") {
+        std::process::exit(attack::run(broker, Duration::from_secs(number("--seconds").unwrap_or(10))));
     }
     let mut plan = if has("--smoke") {
         // Too short to judge by: the gates are left far open, and the count is what is checked.

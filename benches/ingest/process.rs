@@ -45,3 +45,8 @@ pub(crate) fn idle_seconds() -> f64 {
     let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
     uptime.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0.0)
 }
+
+/// Descriptors that a process has open.
+pub(crate) fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}

@@ -191,7 +191,7 @@ fn check_count(seen: &Seen, added: u64) {
 }
 
 /// The same bodies for both candidates, signed anew: a signature is good for five minutes.
-fn signed_requests() -> Requests {
+pub(crate) fn signed_requests() -> Requests {
     let now = clock::now_ms();
     let scheme = catalog::preset("standard-webhooks").expect("the preset");
     let secret = Secret::new(SECRET);

@@ -17,6 +17,7 @@ mod crash;
 mod drain;
 mod harness;
 mod kafka_edge;
+mod load;
 mod postgres_sink;
 mod reload;
 mod the_line;

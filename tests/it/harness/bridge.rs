@@ -215,6 +215,10 @@ impl Bridge {
         Connection::open(self.setup.ingest_port).await
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.setup.ingest_port
     }

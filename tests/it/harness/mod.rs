@@ -1,5 +1,6 @@
 //! What every test stands on: the real Kafka, registry and Postgres, the real binary, and a reader that is not ours.
 
+pub(crate) mod attack;
 pub(crate) mod avro;
 pub(crate) mod bridge;
 pub(crate) mod gate;

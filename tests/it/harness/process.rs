@@ -190,6 +190,10 @@ impl Process {
         (guard.ready, guard.ended)
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it has ended, by its own will or ours.
     pub(crate) fn has_ended(&self) -> bool {
         self.wait(Duration::ZERO, |_| true).1
