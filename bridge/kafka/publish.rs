@@ -1,6 +1,8 @@
-//! Records out: bounded, acknowledged by all in-sync replicas, in order per key; the producer is replaced when it dies.
+//! Records out: bounded, acknowledged by all in-sync replicas, in order per key; a producer is replaced when it dies.
 //!
 //! A record costs one allocation of ours, its `Flight`, shared by the delivery report and by whoever waits.
+
+mod lanes;
 
 use std::fmt;
 use std::future::Future;
@@ -19,6 +21,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, Pur
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::Notify;
 
+use self::lanes::{Lane, Lanes, Place};
 use super::client::{Client, log_error, log_line};
 use super::{Code, Error, Position, code_of};
 
@@ -56,8 +59,17 @@ pub(super) struct Tuning {
     pub(super) batch_bytes: u32,
 }
 
+impl Tuning {
+    fn of(lane: Lane) -> Self {
+        match lane {
+            Lane::Calm => Self { linger_ms: "0", ..Self::default() },
+            Lane::Busy => Self::default(),
+        }
+    }
+}
+
 impl Default for Tuning {
-    /// librdkafka writes one partition a request and, with its queue threshold of one, forms no further batch while a
+    /// The busy lane's. librdkafka writes one partition a request and, with its queue threshold of one, forms no further batch while a
     /// request waits to be sent: batches grow by themselves once five requests are out, and a lone record waits for the
     /// linger only. Measured on one broker with keys over 16 partitions (600 bytes, 7 headers), half a millisecond
     /// against a whole one gave a fifth more records a second at 64 senders and more at 256, for no more CPU. No linger
@@ -115,38 +127,44 @@ impl fmt::Debug for Publisher {
 struct Shared {
     client: Client,
     limits: Limits,
-    tuning: Tuning,
     load: Arc<Load>,
+    /// By [`Lane::index`].
+    producers: [Producing; 2],
+    restarts: AtomicU64,
+}
+
+/// The producer of one lane.
+struct Producing {
     /// Read for the length of an enqueue, written once in a producer's life.
     current: RwLock<Instance>,
     restarting: AtomicBool,
-    restarts: AtomicU64,
+}
+
+impl Shared {
+    fn producing(&self, lane: Lane) -> &Producing {
+        &self.producers[lane.index()]
+    }
 }
 
 type Instance = Arc<BaseProducer<Reports>>;
 
 impl Publisher {
-    /// Opens the producer and its thread of delivery reports. It connects by itself, and waits for nothing.
+    /// Opens the producers and their threads of delivery reports. They connect by themselves, and wait for nothing.
     ///
     /// # Errors
     /// [`Error::Property`] or [`Error::Start`] where librdkafka refuses the settings.
     pub fn start(client: &Client, limits: Limits) -> Result<Self, Error> {
-        Self::tuned(client, limits, Tuning::default())
-    }
-
-    pub(super) fn tuned(client: &Client, limits: Limits, tuning: Tuning) -> Result<Self, Error> {
         let load = Arc::new(Load::new(limits));
-        let producer = open(client, limits, tuning, &load)?;
-        let shared = Arc::new(Shared {
-            client: client.clone(),
-            limits,
-            tuning,
-            load,
-            current: RwLock::new(Arc::clone(&producer)),
+        let [calm, busy] = Lane::ALL.map(|lane| open(client, limits, lane, &load));
+        let instances = [calm?, busy?];
+        let producers = instances.each_ref().map(|instance| Producing {
+            current: RwLock::new(Arc::clone(instance)),
             restarting: AtomicBool::new(false),
-            restarts: AtomicU64::new(0),
         });
-        report_on(producer, Arc::downgrade(&shared), FIRST_WAIT)?;
+        let shared = Arc::new(Shared { client: client.clone(), limits, load, producers, restarts: AtomicU64::new(0) });
+        for (lane, instance) in Lane::ALL.into_iter().zip(instances) {
+            report_on(instance, lane, Arc::downgrade(&shared), FIRST_WAIT)?;
+        }
         Ok(Self { shared })
     }
 
@@ -156,10 +174,12 @@ impl Publisher {
     /// [`Error::Full`], [`Error::TooLarge`], [`Error::Refused`], [`Error::Fatal`]: nothing was enqueued.
     pub fn publish(&self, record: Outgoing<'_>) -> Result<Pending, Error> {
         let bytes = record.bytes();
-        self.shared.load.claim(bytes)?;
-        let flight = Arc::new(Flight::new(bytes));
+        let load = &self.shared.load;
+        let place = load.lanes.enter(record.key, load.claim(bytes)?);
+        let flight = Arc::new(Flight::new(bytes, place));
         let sent = {
-            let current = self.shared.current.read().unwrap_or_else(PoisonError::into_inner);
+            let current = &self.shared.producing(place.lane).current;
+            let current = current.read().unwrap_or_else(PoisonError::into_inner);
             current.send(BaseRecord {
                 topic: record.topic,
                 partition: record.partition,
@@ -173,7 +193,8 @@ impl Publisher {
         match sent {
             Ok(()) => Ok(Pending { flight }),
             Err((cause, _)) => {
-                self.shared.load.release(bytes);
+                load.lanes.leave(place);
+                load.release(bytes);
                 Err(self.not_enqueued(&record, bytes, &cause))
             }
         }
@@ -216,7 +237,7 @@ impl Publisher {
     pub fn health(&self) -> Health {
         let shared = &self.shared;
         Health {
-            ok: !shared.restarting.load(Ordering::Relaxed),
+            ok: shared.producers.iter().all(|producing| !producing.restarting.load(Ordering::Relaxed)),
             restarts: shared.restarts.load(Ordering::Relaxed),
             in_flight_bytes: shared.load.bytes.load(Ordering::Relaxed),
             in_flight_records: shared.load.records.load(Ordering::Relaxed),
@@ -261,6 +282,7 @@ impl Future for Pending {
 #[derive(Debug)]
 struct Flight {
     bytes: usize,
+    place: Place,
     state: Mutex<State>,
 }
 
@@ -271,8 +293,8 @@ enum State {
 }
 
 impl Flight {
-    fn new(bytes: usize) -> Self {
-        Self { bytes, state: Mutex::new(State::Flying(None)) }
+    fn new(bytes: usize, place: Place) -> Self {
+        Self { bytes, place, state: Mutex::new(State::Flying(None)) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -293,22 +315,30 @@ struct Load {
     bytes: AtomicUsize,
     records: AtomicUsize,
     idle: Notify,
+    lanes: Lanes,
 }
 
 impl Load {
     fn new(limits: Limits) -> Self {
-        Self { limits, bytes: AtomicUsize::new(0), records: AtomicUsize::new(0), idle: Notify::new() }
+        Self {
+            limits,
+            bytes: AtomicUsize::new(0),
+            records: AtomicUsize::new(0),
+            idle: Notify::new(),
+            lanes: Lanes::new(),
+        }
     }
 
-    /// Counts first and looks afterwards: two threads at the edge may both be refused, but never both pass it.
-    fn claim(&self, bytes: usize) -> Result<(), Error> {
+    /// Answers how many records are in flight with this one. Counts first and looks afterwards: two threads at the edge
+    /// may both be refused, but never both pass it.
+    fn claim(&self, bytes: usize) -> Result<usize, Error> {
         let all_bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let all_records = self.records.fetch_add(1, Ordering::Relaxed) + 1;
         // One record passes whatever its size, or it never would.
         let fits = all_records <= self.limits.max_in_flight_records
             && (all_bytes <= self.limits.max_in_flight_bytes || all_records == 1);
         if fits {
-            return Ok(());
+            return Ok(all_records);
         }
         self.release(bytes);
         Err(self.full())
@@ -350,6 +380,7 @@ impl ProducerContext for Reports {
             Err((cause, message)) => Err(failed(message.topic(), message.partition(), code_of(cause))),
         };
         // Released first: who waits for this record may publish the next at once.
+        self.load.lanes.leave(flight.place);
         self.load.release(flight.bytes);
         flight.land(landed);
     }
@@ -398,17 +429,17 @@ fn not_persisted(code: Code) -> bool {
     )
 }
 
-fn open(client: &Client, limits: Limits, tuning: Tuning, load: &Arc<Load>) -> Result<Instance, Error> {
+fn open(client: &Client, limits: Limits, lane: Lane, load: &Arc<Load>) -> Result<Instance, Error> {
     let context = Reports { load: Arc::clone(load) };
     client
-        .producer_config(limits, tuning)
+        .producer_config(limits, Tuning::of(lane))
         .create_with_context(context)
         .map(Arc::new)
         .map_err(|cause| client.start_error("producer", cause))
 }
 
 /// The report thread of one producer: it lives as long as the producer, and makes the next one if that dies.
-fn report_on(producer: Instance, shared: Weak<Shared>, wait: Duration) -> Result<(), Error> {
+fn report_on(producer: Instance, lane: Lane, shared: Weak<Shared>, wait: Duration) -> Result<(), Error> {
     thread::Builder::new()
         .name("kafka-reports".to_owned())
         .spawn(move || {
@@ -420,7 +451,7 @@ fn report_on(producer: Instance, shared: Weak<Shared>, wait: Duration) -> Result
                 if let Some((code, reason)) = producer.client().fatal_error() {
                     tracing::error!(%code, reason, "the producer met a fatal error and is replaced");
                     let wait = if born.elapsed() < SHORT_LIFE { wait } else { FIRST_WAIT };
-                    replace(&producer, &shared, wait);
+                    replace(&producer, lane, &shared, wait);
                     break;
                 }
             }
@@ -431,21 +462,22 @@ fn report_on(producer: Instance, shared: Weak<Shared>, wait: Duration) -> Result
         .map_err(|cause| Error::Start { role: "producer thread", reason: cause.to_string() })
 }
 
-/// Puts a new producer in the place of one that met a fatal error. Until then every publish says [`Error::Fatal`].
-fn replace(dead: &Instance, shared: &Arc<Shared>, mut wait: Duration) {
-    shared.restarting.store(true, Ordering::Relaxed);
+/// Puts a new producer in the place of one that met a fatal error. Until then every publish on its lane says [`Error::Fatal`].
+fn replace(dead: &Instance, lane: Lane, shared: &Arc<Shared>, mut wait: Duration) {
+    let producing = shared.producing(lane);
+    producing.restarting.store(true, Ordering::Relaxed);
     loop {
         dead.poll(wait);
         wait = (wait * 2).min(LONGEST_WAIT);
-        let next = open(&shared.client, shared.limits, shared.tuning, &shared.load).and_then(|next| {
-            report_on(Arc::clone(&next), Arc::downgrade(shared), wait)?;
+        let next = open(&shared.client, shared.limits, lane, &shared.load).and_then(|next| {
+            report_on(Arc::clone(&next), lane, Arc::downgrade(shared), wait)?;
             Ok(next)
         });
         match next {
             Ok(next) => {
-                *shared.current.write().unwrap_or_else(PoisonError::into_inner) = next;
+                *producing.current.write().unwrap_or_else(PoisonError::into_inner) = next;
                 shared.restarts.fetch_add(1, Ordering::Relaxed);
-                shared.restarting.store(false, Ordering::Relaxed);
+                producing.restarting.store(false, Ordering::Relaxed);
                 return;
             }
             Err(error) => tracing::error!(%error, "the producer cannot be replaced yet"),

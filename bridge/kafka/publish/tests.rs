@@ -90,6 +90,25 @@ async fn records_of_a_key_land_in_order_on_one_partition() {
 }
 
 #[tokio::test]
+async fn records_of_a_key_keep_their_order_from_calm_to_load_and_back() {
+    let (_cluster, publisher) = setting(Limits::default());
+    // One at a time, a crowd of other keys, and one at a time: the key's records take both lanes.
+    let mut offsets = Vec::new();
+    for round in 0..20_u8 {
+        let others: Vec<_> =
+            (0..round).map(|n| publisher.publish(outgoing(&format!("other-{n}"), b"o")).unwrap()).collect();
+        let own: Vec<_> = (0..3_u8).map(|n| publisher.publish(outgoing("customer-1", &[n])).unwrap()).collect();
+        for one in own {
+            offsets.push(one.await.unwrap().offset);
+        }
+        for other in others {
+            other.await.unwrap();
+        }
+    }
+    assert!(offsets.is_sorted(), "{offsets:?}");
+}
+
+#[tokio::test]
 async fn a_record_whose_answer_nobody_awaits_is_published_all_the_same() {
     let (_cluster, publisher) = setting(Limits::default());
     drop(publisher.publish(outgoing("a", b"1")).unwrap());

@@ -1,0 +1,116 @@
+//! Two producers, one that lingers and one that does not, and which of them a record takes.
+//!
+//! librdkafka's linger is one number for a producer's whole life, and both ends of it are wrong: a lone record waits for
+//! company that does not come, or a crowd is written in requests of a few records each. So there is a producer for each
+//! end, and how much is in flight decides between them, record by record. What keeps the order of a key: its records
+//! change producers only while none of them is in flight.
+
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Records in flight up to which nobody lingers. At a thousand a second one or two are; with 64 senders that wait for
+/// their answers, some forty.
+const CALM: usize = 8;
+/// Keys are told apart by so many buckets: two keys in one only follow each other to the same producer. Four times as
+/// many as records in flight at 256 senders.
+const BUCKETS: usize = 1024;
+/// The bit of a bucket that says which lane it is on; the others count its records in flight, of which
+/// `Limits::max_in_flight_records` allows far fewer than fit.
+const LANE: u32 = 1 << 31;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Each record at once.
+    Calm,
+    /// Records wait a moment for others.
+    Busy,
+}
+
+impl Lane {
+    pub(super) const ALL: [Self; 2] = [Self::Calm, Self::Busy];
+
+    pub(super) fn index(self) -> usize {
+        match self {
+            Self::Calm => 0,
+            Self::Busy => 1,
+        }
+    }
+}
+
+/// Which lane each key's records are on.
+pub(super) struct Lanes {
+    buckets: [AtomicU32; BUCKETS],
+}
+
+/// A record's place on a lane, to be given back once it has landed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) lane: Lane,
+    /// None for a record without a key, which has no order to keep.
+    bucket: Option<u16>,
+}
+
+impl Lanes {
+    pub(super) fn new() -> Self {
+        Self { buckets: [const { AtomicU32::new(0) }; BUCKETS] }
+    }
+
+    /// The lane for a record of that key while so many records are in flight, this one among them.
+    pub(super) fn enter(&self, key: Option<&[u8]>, in_flight: usize) -> Place {
+        let wanted = if in_flight > CALM { Lane::Busy } else { Lane::Calm };
+        let Some(key) = key else { return Place { lane: wanted, bucket: None } };
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(key);
+        let bucket = u16::try_from(hash % BUCKETS as u64).unwrap_or(0);
+        let Some(state) = self.buckets.get(usize::from(bucket)) else { return Place { lane: wanted, bucket: None } };
+        let fresh = 1 | if wanted == Lane::Busy { LANE } else { 0 };
+        let mut before = state.load(Ordering::Acquire);
+        loop {
+            let after = if before & !LANE == 0 { fresh } else { before + 1 };
+            match state.compare_exchange_weak(before, after, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    let lane = if after & LANE == 0 { Lane::Calm } else { Lane::Busy };
+                    return Place { lane, bucket: Some(bucket) };
+                }
+                Err(now) => before = now,
+            }
+        }
+    }
+
+    pub(super) fn leave(&self, place: Place) {
+        if let Some(state) = place.bucket.and_then(|bucket| self.buckets.get(usize::from(bucket))) {
+            state.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_changes_lanes_only_while_nothing_of_it_is_in_flight() {
+        let lanes = Lanes::new();
+        let first = lanes.enter(Some(b"a"), 1);
+        assert_eq!(first.lane, Lane::Calm);
+        let second = lanes.enter(Some(b"a"), CALM + 1);
+        assert_eq!(second.lane, Lane::Calm, "the first is still in flight");
+        lanes.leave(first);
+        assert_eq!(lanes.enter(Some(b"a"), 100).lane, Lane::Calm, "the second is");
+        lanes.leave(second);
+        lanes.leave(second);
+        let third = lanes.enter(Some(b"a"), CALM + 1);
+        assert_eq!(third.lane, Lane::Busy);
+        assert_eq!(lanes.enter(Some(b"a"), 1).lane, Lane::Busy);
+        lanes.leave(third);
+        lanes.leave(third);
+        assert_eq!(lanes.enter(Some(b"a"), 1).lane, Lane::Calm);
+    }
+
+    #[test]
+    fn what_has_no_key_takes_the_lane_of_the_moment() {
+        let lanes = Lanes::new();
+        for (in_flight, lane) in [(1, Lane::Calm), (CALM, Lane::Calm), (CALM + 1, Lane::Busy), (1, Lane::Calm)] {
+            assert_eq!(lanes.enter(None, in_flight).lane, lane);
+        }
+    }
+}
