@@ -181,8 +181,8 @@ async fn attacked(bridge: &Bridge, kind: Kind) -> Seen {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_others_do_a_steady_sender_is_served_memory_is_bounded_and_nothing_accepted_is_lost() {
-    let limits = "max_connections: 1000";
-    let bridge = Bridge::start(Setup { ingest: limits, ..Setup::new("load") }).await;
+    let limits = "  max_connections: 1000\n";
+    let bridge = Bridge::start(Setup { more_ingest: limits, ..Setup::new("load") }).await;
     let mut accepted = Vec::new();
 
     let warm = send_at(bridge.port(), "warm", RATE, Duration::from_secs(1)).await;
@@ -224,7 +224,7 @@ async fn whatever_others_do_a_steady_sender_is_served_memory_is_bounded_and_noth
 
 #[tokio::test]
 async fn a_compressed_body_is_taken_where_that_is_asked_for_and_never_one_that_explodes() {
-    let bridge = Bridge::start(Setup { ingest: "compressed_bodies: true", ..Setup::new("compressed") }).await;
+    let bridge = Bridge::start(Setup { more_ingest: "  compressed_bodies: true\n", ..Setup::new("compressed") }).await;
     let gzip = |plain: &[u8]| {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         encoder.write_all(plain).unwrap();
@@ -260,7 +260,7 @@ async fn a_compressed_body_is_taken_where_that_is_asked_for_and_never_one_that_e
 
 #[tokio::test]
 async fn large_bodies_that_do_not_come_to_their_ends_shut_out_no_small_one() {
-    let bridge = Bridge::start(Setup { ingest: "max_buffered_bytes: 1MiB", ..Setup::new("bodies") }).await;
+    let bridge = Bridge::start(Setup { more_ingest: "  max_buffered_bytes: 1MiB\n", ..Setup::new("bodies") }).await;
     let large = senders::standard("shop", "evt_large", &vec![b' '; 512 << 10]);
     let begin = async || {
         let mut connection = bridge.connect().await.unwrap();
