@@ -1,9 +1,9 @@
 //! Expressions: jq, as users know it, on one event at a time. Routing, mapping, keys and ids are written in it.
 //!
 //! ```text
-//!  text ──check──▶ allowed, bounded? ──engine──▶ Program      once, at the start: a broken one names its line
-//!  body ──Json──▶ looked up by plain path, or parsed once and shared by every program that asks
-//!  Program + Json ──meter──▶ results                          each run has a budget, whatever the program says
+//!  text ──check──▶ allowed, bounded? ──lift──▶ paths ──engine──▶ Program   once, at the start: a broken one names its line
+//!  body ──path──▶ one pass finds what all programs read of it; parsed only for one that reads all of it
+//!  Program + what was found ──run──▶ results, under the meter    a budget a run and an event, whatever the program says
 //! ```
 //!
 //! Programs are the configuration's, and trusted to be meant well; the data is a sender's and is not. So a program
@@ -11,11 +11,15 @@
 //! at its budget (`meter`), within milliseconds for an event of usual size.
 
 mod check;
+mod condition;
 mod engine;
 mod functions;
 mod json;
+mod lift;
 mod meter;
 mod path;
+mod record;
+mod run;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -25,13 +29,12 @@ use std::cell::OnceCell;
 use std::fmt;
 
 use bytes::Bytes;
-use jaq_core::ValT as _;
 
 pub use json::NotJson;
 pub use meter::Limit;
 pub use path::{Found, Path, PathSet, scalar};
 
-use engine::Compiled;
+use run::Run;
 use value::Value;
 
 /// Results of one run: a request carries at most some hundreds of events.
@@ -119,6 +122,11 @@ impl<'a> Json<'a> {
         self.value.get_or_init(parse).clone().map_err(Error::NotJson)
     }
 
+    /// A program's result.
+    fn made(text: String, value: Value) -> Self {
+        Self { text: Cow::Owned(text), value: OnceCell::from(Ok(value)) }
+    }
+
     /// The part of this document that `text`, a slice of its own, is.
     #[must_use]
     pub fn part(&self, text: &str) -> Json<'a> {
@@ -140,18 +148,36 @@ impl<'a> From<Cow<'a, str>> for Json<'a> {
     }
 }
 
+/// What a pass over a document has found, as one program asked for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Findings<'s> {
+    /// Of everybody who asked.
+    pub all: &'s [Found<'s>],
+    /// Where among them those of [`Program::paths`] are, in that order.
+    pub places: &'s [usize],
+}
+
+impl<'s> Findings<'s> {
+    fn get(&self, at: usize) -> Found<'s> {
+        self.places.get(at).and_then(|place| self.all.get(*place)).copied().unwrap_or_default()
+    }
+}
+
 /// A jq program, checked and compiled. It is shared between threads; a run belongs to one.
 pub struct Program {
     text: String,
     way: Way,
+    /// For a document of which nobody has looked anything up.
+    alone: PathSet,
+    places: Vec<usize>,
 }
 
 /// How a program is answered.
 enum Way {
     /// By a direct look-up.
-    Path(Path, PathSet),
+    Path([Path; 1]),
     /// By running it.
-    Run(Box<Compiled>),
+    Run(Box<Run>),
 }
 
 impl fmt::Debug for Program {
@@ -183,78 +209,88 @@ impl Program {
     /// The path, where the program is nothing but one.
     pub fn path(&self) -> Option<&Path> {
         match &self.way {
-            Way::Path(path, _) => Some(path),
+            Way::Path([path]) => Some(path),
             Way::Run(_) => None,
+        }
+    }
+
+    /// What it reads of its input, to be looked up for several programs in one pass ([`PathSet`]); none where it reads
+    /// the whole of it.
+    pub fn paths(&self) -> &[Path] {
+        match &self.way {
+            Way::Path(path) => path,
+            Way::Run(run) => run.paths(),
+        }
+    }
+
+    /// What it reads of `input`, where nobody has looked it up.
+    fn look<'s>(&self, input: &'s Json<'_>) -> Result<Vec<Found<'s>>, Error> {
+        match &self.way {
+            Way::Run(run) if !run.is_lifted() => Ok(Vec::new()),
+            _ => input.find(&self.alone),
         }
     }
 
     /// The results, each a JSON document. A path's result is a slice of the input, as it was written.
     pub fn eval<'a>(&self, input: &Json<'a>) -> Result<Vec<Json<'a>>, Error> {
-        let compiled = match &self.way {
-            Way::Path(_, paths) => return Ok(vec![look_up(paths, input)?]),
-            Way::Run(compiled) => compiled,
-        };
-        let mut results = Vec::new();
-        let mut bytes = 0;
-        compiled.run(input.text.len(), input.value()?, |value| {
-            if results.len() == MAX_RESULTS {
-                return Err(meter::stop(Limit::Results));
-            }
-            let mut text = Vec::new();
-            json::write(&value.val, &mut text, MAX_RESULT_BYTES - bytes)?;
-            bytes += text.len();
-            // `json::write` writes UTF-8 only.
-            let text = String::from_utf8(text).unwrap_or_default();
-            results.push(Json { text: Cow::Owned(text), value: OnceCell::from(Ok(value)) });
-            Ok(true)
-        })?;
-        Ok(results)
+        let all = self.look(input)?;
+        self.eval_on(input, Findings { all: &all, places: &self.places })
+    }
+
+    /// [`Self::eval`], of what was found in `input`.
+    pub fn eval_on<'a>(&self, input: &Json<'a>, findings: Findings<'_>) -> Result<Vec<Json<'a>>, Error> {
+        match &self.way {
+            Way::Path(_) => Ok(vec![look_up(input, findings)?]),
+            Way::Run(run) => run.eval(input, findings),
+        }
     }
 
     /// Whether the first result is neither null nor false; no result is no.
     pub fn is_true(&self, input: &Json<'_>) -> Result<bool, Error> {
+        let all = self.look(input)?;
+        self.is_true_on(input, Findings { all: &all, places: &self.places })
+    }
+
+    /// [`Self::is_true`], of what was found in `input`.
+    pub fn is_true_on(&self, input: &Json<'_>, findings: Findings<'_>) -> Result<bool, Error> {
         match &self.way {
-            Way::Path(_, paths) => Ok(!matches!(look_up(paths, input)?.text(), "null" | "false")),
-            Way::Run(compiled) => {
-                let mut answer = false;
-                compiled.run(input.text.len(), input.value()?, |value| {
-                    answer = value.as_bool();
-                    Ok(false)
-                })?;
-                Ok(answer)
-            }
+            Way::Path(_) => Ok(!matches!(look_up(input, findings)?.text(), "null" | "false")),
+            Way::Run(run) => run.is_true(input, findings),
         }
     }
 
     /// The first result as a plain word ([`scalar`]); `None` for null and for no result.
     pub fn scalar(&self, input: &Json<'_>) -> Result<Option<String>, Error> {
-        let first = match &self.way {
-            Way::Path(_, paths) => Some(look_up(paths, input)?),
-            Way::Run(_) => self.eval(input)?.into_iter().next(),
-        };
-        let Some(first) = first else { return Ok(None) };
+        let all = self.look(input)?;
+        self.scalar_on(input, Findings { all: &all, places: &self.places })
+    }
+
+    /// [`Self::scalar`], of what was found in `input`.
+    pub fn scalar_on(&self, input: &Json<'_>, findings: Findings<'_>) -> Result<Option<String>, Error> {
+        let Some(first) = self.eval_on(input, findings)?.into_iter().next() else { return Ok(None) };
         let word = scalar(first.text()).map_err(Error::NotScalar)?;
         Ok(word.map(Cow::into_owned))
     }
 }
 
 fn compile(text: &str) -> Result<Program, Vec<Problem>> {
-    let checked = check::check(text)?;
-    let way = if let Some(path) = checked.path {
-        let mut paths = PathSet::default();
-        paths.add(&path);
-        Way::Path(path, paths)
-    } else {
-        Way::Run(Box::new(Compiled::new(text, checked)?))
+    let mut checked = check::check(text)?;
+    let way = match checked.path.take() {
+        Some(path) => Way::Path([path]),
+        None => Way::Run(Box::new(Run::compile(text, checked)?)),
     };
-    Ok(Program { text: text.to_owned(), way })
+    let mut program = Program { text: text.to_owned(), way, alone: PathSet::default(), places: Vec::new() };
+    let mut alone = PathSet::default();
+    program.places = program.paths().iter().map(|path| alone.add(path)).collect();
+    program.alone = alone;
+    Ok(program)
 }
 
-fn look_up<'a>(paths: &PathSet, input: &Json<'a>) -> Result<Json<'a>, Error> {
-    match input.find(paths)?.first() {
-        Some(Found::Value(text)) => Ok(input.part(text)),
-        Some(Found::Mismatch(value)) => Err(Error::Failed { message: format!("{value} has no such part") }),
-        Some(Found::Nothing) | None => Ok(Json::from(Cow::Borrowed("null"))),
+fn look_up<'a>(input: &Json<'a>, findings: Findings<'_>) -> Result<Json<'a>, Error> {
+    match findings.get(0) {
+        Found::Value(text) => Ok(input.part(text)),
+        Found::Mismatch(value) => Err(Error::Failed { message: format!("{value} has no such part") }),
+        Found::Nothing => Ok(Json::from(Cow::Borrowed("null"))),
     }
 }
 

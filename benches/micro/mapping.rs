@@ -69,7 +69,8 @@ pub(super) fn run(smoke: bool) -> bool {
     // In microseconds, and in parses of the same body: the larger counts.
     let limits = if smoke { (25.0, 2.0) } else { (15.0, 1.5) };
     let stripe = HeaderMap::new();
-    let own: HeaderMap = [("webhook-id".parse().expect("a name"), "msg_1".parse().expect("a value"))].into_iter().collect();
+    let own: HeaderMap =
+        [("webhook-id".parse().expect("a name"), "msg_1".parse().expect("a value"))].into_iter().collect();
     let subject = |name, source, others, headers, body: &'static str| {
         let mapper = mapper(source, others);
         let mapped = mapper.map(headers, body.as_bytes());

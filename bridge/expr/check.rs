@@ -7,6 +7,7 @@ use jaq_core::path::{Opt, Part};
 
 use super::Problem;
 use super::functions::{self, Pattern};
+use super::lift::step;
 use super::path::{Path, Step};
 
 /// The native that pays a step after each comma.
@@ -301,8 +302,16 @@ fn regex_function(name: &str, arity: usize) -> Option<&'static str> {
     })
 }
 
-/// A string without anything to evaluate in it; `null` for flags is none, as in jq.
+/// A regular expression or its flags; `null` for flags is none, as in jq.
 fn literal(term: &Term<&str>) -> Option<String> {
+    match term {
+        Term::Call("null", args) if args.is_empty() => Some(String::new()),
+        text => literal_text(text),
+    }
+}
+
+/// A string without anything to evaluate in it.
+pub(super) fn literal_text(term: &Term<&str>) -> Option<String> {
     match term {
         Term::Str(None, parts) => parts.iter().try_fold(String::new(), |mut text, part| {
             match part {
@@ -312,7 +321,6 @@ fn literal(term: &Term<&str>) -> Option<String> {
             }
             Some(text)
         }),
-        Term::Call("null", args) if args.is_empty() => Some(String::new()),
         _ => None,
     }
 }
@@ -329,11 +337,8 @@ fn plain_path(term: &Term<&str>) -> Option<Vec<Step>> {
         Term::Path(of, path) => {
             let mut steps = plain_path(of)?;
             for (part, opt) in &path.0 {
-                let (Part::Index(index), Opt::Essential) = (part, opt) else { return None };
-                steps.push(match index {
-                    Term::Num(place) => Step::Item(place.parse().ok()?),
-                    name => Step::Field(literal(name)?),
-                });
+                let Opt::Essential = opt else { return None };
+                steps.push(step(part)?);
             }
             Some(steps)
         }

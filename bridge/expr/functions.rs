@@ -13,7 +13,7 @@ use jaq_core::{Bind, Exn, RunPtr, ValXs};
 use jaq_json::{Rc, Val};
 use jaq_std::ValT as _;
 
-use super::engine::{Cv, Engine};
+use super::engine::{Cv, ENTER, Engine, Entry};
 use super::meter;
 use super::value::{Error, Result, Value, error, same};
 
@@ -41,7 +41,7 @@ pub(super) fn natives() -> impl Iterator<Item = Fun<Engine>> {
     let jaq = jaq_core::funs().chain(jaq_std::funs());
     let jaq = jaq.filter_map(|(name, args, fun)| Some((allowed::native(name, args.len())?, args, fun)));
     let ours = basic().into_iter().chain(text::natives()).chain(identity::natives()).chain(money::natives());
-    jaq.chain(ours.map(|native| run::<Engine>(native))).chain([tick()])
+    jaq.chain(ours.map(|native| run::<Engine>(native))).chain([tick(), run::<Engine>(enter())])
 }
 
 /// `.` that pays a step. The checker puts it after every comma, the one way for a program to branch without an
@@ -54,6 +54,21 @@ fn tick() -> Fun<Engine> {
             Err(limit) => box_once(Err(Error::from(limit).into())),
         });
     (super::check::TICK, v(0), native)
+}
+
+/// Runs the form of the program that is asked for, of the three that it is given.
+fn enter() -> Native {
+    let forms: Box<[Bind]> = [Bind::Fun(()), Bind::Fun(()), Bind::Fun(())].into();
+    (ENTER, forms, |mut cv| {
+        let entry = cv.0.data().entry();
+        let (fields, lifted, whole) = (cv.0.pop_fun(), cv.0.pop_fun(), cv.0.pop_fun());
+        let (form, ctx) = match entry {
+            Entry::Whole => whole,
+            Entry::Lifted => lifted,
+            Entry::Fields => fields,
+        };
+        form.run((ctx, cv.1))
+    })
 }
 
 fn pay(value: Value) -> Result {

@@ -34,6 +34,32 @@ pub(super) fn parse(text: &Bytes) -> Result<Val, NotJson> {
     Ok(value)
 }
 
+/// Reads a value of which the look-up has found the text.
+pub(super) fn part(text: &str) -> Result<Val, NotJson> {
+    match (text, plain(text)) {
+        (_, Some(plain)) => Ok(Val::utf8_str(Bytes::copy_from_slice(plain.as_bytes()))),
+        ("null", _) => Ok(Val::Null),
+        ("true", _) => Ok(Val::Bool(true)),
+        ("false", _) => Ok(Val::Bool(false)),
+        _ => parse(&Bytes::copy_from_slice(text.as_bytes())),
+    }
+}
+
+/// What a string holds, where nothing in it is escaped.
+pub(super) fn plain(text: &str) -> Option<&str> {
+    let inside = text.strip_prefix('"')?.strip_suffix('"')?;
+    (!inside.as_bytes().contains(&b'\\')).then_some(inside)
+}
+
+/// Whether a value's text is what [`write`] would write, as far as that is seen at a glance.
+pub(super) fn is_compact(text: &str) -> bool {
+    match text.as_bytes().first() {
+        Some(b'"') => plain(text).is_some(),
+        Some(b'{' | b'[') => false,
+        _ => text != "-0",
+    }
+}
+
 struct Reader<'t> {
     text: &'t Bytes,
     at: usize,

@@ -2,6 +2,7 @@
 //! The answers are those that jq would give, the text of a value being its own, digit for digit.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -24,6 +25,16 @@ pub(super) enum Step {
 impl Path {
     pub(super) fn new(steps: Vec<Step>) -> Self {
         Self { steps }
+    }
+
+    /// Whether `other` goes through here, or ends here as well.
+    pub(super) fn leads_to(&self, other: &Path) -> bool {
+        other.steps.starts_with(&self.steps)
+    }
+
+    /// Steps from the root.
+    pub(super) fn depth(&self) -> usize {
+        self.steps.len()
     }
 
     /// Whether it is `.`.
@@ -55,8 +66,17 @@ pub struct PathSet {
 struct Node {
     /// Which paths end here.
     ends: Vec<usize>,
+    /// Which paths go on by a field, and which by an item, however far.
+    by_field: Vec<usize>,
+    by_item: Vec<usize>,
+    /// In the order of [`by_length`]: an object's every field is searched for here.
     fields: Vec<(String, Node)>,
     items: Vec<(usize, Node)>,
+}
+
+/// Names of unlike length, which most are, are told apart without looking at them.
+fn by_length(left: &str, right: &str) -> Ordering {
+    left.len().cmp(&right.len()).then_with(|| left.cmp(right))
 }
 
 impl Node {
@@ -64,26 +84,35 @@ impl Node {
         !self.fields.is_empty() || !self.items.is_empty()
     }
 
-    fn parts(&self) -> impl Iterator<Item = &Node> {
-        self.fields.iter().map(|(_, node)| node).chain(self.items.iter().map(|(_, node)| node))
-    }
-
-    fn mark<'a>(&self, found: Found<'a>, slots: &mut [Found<'a>]) {
-        for end in &self.ends {
-            slots[*end] = found;
-        }
-    }
-
-    /// Marks every path that ends below.
-    fn mark_parts<'a>(parts: impl Iterator<Item = &'a Node>, found: Found<'static>, slots: &mut [Found<'_>]) {
-        for part in parts {
-            part.mark(found, slots);
-            Self::mark_parts(Box::new(part.parts()) as Box<dyn Iterator<Item = &Node>>, found, slots);
+    /// The part that a path goes on to.
+    fn part(&mut self, step: &Step) -> &mut Node {
+        match step {
+            Step::Field(name) => {
+                let place = self.fields.binary_search_by(|(known, _)| by_length(known, name));
+                let place = place.unwrap_or_else(|place| {
+                    self.fields.insert(place, (name.clone(), Node::default()));
+                    place
+                });
+                &mut self.fields[place].1
+            }
+            Step::Item(at) => {
+                let place = self.items.iter().position(|(known, _)| known == at).unwrap_or_else(|| {
+                    self.items.push((*at, Node::default()));
+                    self.items.len() - 1
+                });
+                &mut self.items[place].1
+            }
         }
     }
 
     fn mismatch(&self, value: &'static str, slots: &mut [Found<'_>]) {
-        Self::mark_parts(self.parts(), Found::Mismatch(value), slots);
+        mark(self.by_field.iter().chain(&self.by_item), Found::Mismatch(value), slots);
+    }
+}
+
+fn mark<'i, 'a>(which: impl IntoIterator<Item = &'i usize>, found: Found<'a>, slots: &mut [Found<'a>]) {
+    for place in which {
+        slots[*place] = found;
     }
 }
 
@@ -96,10 +125,11 @@ impl PathSet {
     pub fn add(&mut self, path: &Path) -> usize {
         let mut node = &mut self.root;
         for step in &path.steps {
-            node = match step {
-                Step::Field(name) => child(&mut node.fields, name),
-                Step::Item(place) => child(&mut node.items, place),
-            };
+            match step {
+                Step::Field(_) => node.by_field.push(self.paths),
+                Step::Item(_) => node.by_item.push(self.paths),
+            }
+            node = node.part(step);
         }
         node.ends.push(self.paths);
         self.paths += 1;
@@ -111,20 +141,16 @@ impl PathSet {
     pub fn find<'a>(&self, text: &'a str) -> Result<Vec<Found<'a>>, NotJson> {
         let mut slots = vec![Found::Nothing; self.paths];
         let mut reader = serde_json::Deserializer::from_str(text);
-        let seed = Look { node: &self.root, slots: &mut slots };
-        let read = seed.deserialize(&mut reader).and_then(|()| reader.end());
-        read.map_err(|error| not_json(text, &error))?;
+        // The whole is known without being read for it.
+        mark(&self.root.ends, Found::Value(text.trim_matches([' ', '\t', '\n', '\r'])), &mut slots);
+        let read = if self.root.has_parts() {
+            reader.deserialize_any(Look { node: &self.root, slots: &mut slots })
+        } else {
+            <IgnoredAny as de::Deserialize>::deserialize(&mut reader).map(drop)
+        };
+        read.and_then(|()| reader.end()).map_err(|error| not_json(text, &error))?;
         Ok(slots)
     }
-}
-
-/// Several look-ups end in one place: a part is searched for by name, among the few that are asked for.
-fn child<'n, K: PartialEq + Clone>(parts: &'n mut Vec<(K, Node)>, key: &K) -> &'n mut Node {
-    let place = parts.iter().position(|(known, _)| known == key).unwrap_or_else(|| {
-        parts.push((key.clone(), Node::default()));
-        parts.len() - 1
-    });
-    &mut parts[place].1
 }
 
 fn not_json(text: &str, error: &serde_json::Error) -> NotJson {
@@ -149,7 +175,7 @@ impl<'a> DeserializeSeed<'a> for Look<'_, '_, 'a> {
         }
         let raw = <&RawValue as de::Deserialize>::deserialize(deserializer)?;
         let text = raw.get();
-        self.node.mark(Found::Value(text), self.slots);
+        mark(&self.node.ends, Found::Value(text), self.slots);
         if self.node.has_parts() {
             // Asked for whole and in parts: read once more, which its own length pays for.
             let mut reader = serde_json::Deserializer::from_str(text);
@@ -196,8 +222,7 @@ impl<'a> Visitor<'a> for Look<'_, '_, 'a> {
     }
 
     fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<(), A::Error> {
-        let named = self.node.fields.iter().map(|(_, node)| node);
-        Node::mark_parts(Box::new(named) as Box<dyn Iterator<Item = &Node>>, Found::Mismatch("an array"), self.slots);
+        mark(&self.node.by_field, Found::Mismatch("an array"), self.slots);
         let mut place = 0;
         loop {
             let node = self.node.items.iter().find(|(wanted, _)| *wanted == place).map(|(_, node)| node);
@@ -213,14 +238,13 @@ impl<'a> Visitor<'a> for Look<'_, '_, 'a> {
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
-        let placed = self.node.items.iter().map(|(_, node)| node);
-        Node::mark_parts(Box::new(placed) as Box<dyn Iterator<Item = &Node>>, Found::Mismatch("an object"), self.slots);
+        mark(&self.node.by_item, Found::Mismatch("an object"), self.slots);
         while let Some(known) = map.next_key_seed(Name(&self.node.fields))? {
             match known {
                 Some(node) => {
                     // It may come again: what the first one said is then no longer so.
-                    node.mark(Found::Nothing, self.slots);
-                    Node::mark_parts(Box::new(node.parts()) as Box<_>, Found::Nothing, self.slots);
+                    let all = node.ends.iter().chain(&node.by_field).chain(&node.by_item);
+                    mark(all, Found::Nothing, self.slots);
                     map.next_value_seed(Look { node, slots: &mut *self.slots })?;
                 }
                 None => drop(map.next_value::<IgnoredAny>()?),
@@ -249,7 +273,8 @@ impl<'n> Visitor<'_> for Name<'n> {
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.0.iter().find(|(known, _)| known == name).map(|(_, node)| node))
+        let place = self.0.binary_search_by(|(known, _)| by_length(known, name));
+        Ok(place.ok().map(|place| &self.0[place].1))
     }
 }
 

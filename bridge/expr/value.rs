@@ -21,6 +21,9 @@ const CELL: usize = 32;
 /// Bytes of text that are compared, hashed or skipped in the time of one step.
 pub(super) const TEXT: usize = 256;
 
+/// The reader's bound on nesting; the real one would cost a walk.
+const INPUT_NESTING: u16 = 128;
+
 pub(super) type Error = jaq_core::Error<Value>;
 pub(super) type Result<T = Value> = std::result::Result<T, Error>;
 
@@ -45,8 +48,12 @@ pub(super) fn error(text: impl Into<String>) -> Error {
 impl Value {
     /// A value read from input.
     pub(super) fn input(val: Val) -> Self {
-        // The reader's bound on nesting; the real one would cost a walk.
-        Self { val, nesting: 128 }
+        Self::input_at(val, 0)
+    }
+
+    /// A value read from input, so many steps below the root.
+    pub(super) fn input_at(val: Val, depth: usize) -> Self {
+        Self { val, nesting: u16::try_from(depth).map_or(0, |depth| INPUT_NESTING.saturating_sub(depth)) }
     }
 
     pub(super) fn scalar(val: Val) -> Self {

@@ -4,6 +4,8 @@
 //! - The first rule whose `when` is true wins; under `all: true` every such rule gives its events.
 //! - A `when` that fails is a failure, not a no: an event that a broken rule should have taken must not be ignored.
 //! - A `map` gives an event for each result; none (`empty`) means that the request is no event for this rule.
+//! - Where a request may give several events, `#<event type>.<ordinal>` is appended to the id: always under `all: true`,
+//!   else from the second on.
 //! - An event's `id` and `key` are asked of the mapped event. Without an `id:` it is the source's own, without a `key:`
 //!   it is the event id. Null for either is a failure.
 
@@ -21,7 +23,7 @@ use http::HeaderMap;
 
 use crate::catalog::SourceScheme;
 use crate::config::{self, EventRules};
-use crate::expr::{self, Found, Json, Problem, Program};
+use crate::expr::{self, Found, Json, Problem};
 pub use failure::{Failure, Reason};
 use probe::Probe;
 pub(in crate::ingest) use time::rfc3339;
@@ -35,7 +37,8 @@ pub const MAX_KEY: usize = 1024;
 /// A source's rules, compiled.
 #[derive(Debug)]
 pub struct Mapper {
-    /// What is asked of the request: the source's ids and times, and in direct mapping type and data.
+    /// What is asked of the request: the source's ids and times, and what its rules ask, or type and data where they
+    /// stand in the body. One pass finds what all of them read.
     request: Probe,
     ids: Vec<usize>,
     times: Vec<usize>,
@@ -56,10 +59,11 @@ enum Rules {
     },
 }
 
+/// Places of what a rule asks of the request.
 #[derive(Debug)]
 struct Rule {
-    when: Option<Program>,
-    map: Option<Program>,
+    when: Option<usize>,
+    map: Option<usize>,
     /// Its place in [`Mapper::events`].
     event: usize,
 }
@@ -106,13 +110,26 @@ pub enum Mapping<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapped<'a> {
     pub event_type: Arc<str>,
-    /// Unique within the source; at most [`MAX_ID`] bytes and the ordinal.
+    /// Unique within the source: the event id, at most [`MAX_ID`] bytes, and `#<event type>.<ordinal>` where the
+    /// request may give several events.
     pub id: String,
+    /// Bytes of `id` without what was appended.
+    bare: usize,
+    /// Which of the events of this type that the request gives, from 1.
+    pub ordinal: usize,
     pub key: String,
     /// RFC 3339: when it happened, as the source says.
     pub time: Option<String>,
     /// The event as JSON; a slice of the request's body where nothing had to be built.
     pub json: Cow<'a, str>,
+}
+
+impl Mapped<'_> {
+    /// The event id as the source, or the event's own `id:`, says it. With source, event type and ordinal it says which
+    /// event this is.
+    pub fn bare_id(&self) -> &str {
+        &self.id[..self.bare]
+    }
 }
 
 impl Mapper {
@@ -155,7 +172,7 @@ impl Mapper {
                         wanted.push(rule.event.as_str());
                     }
                     let mut program = |expr: &Option<config::Expr>| {
-                        expr.as_ref().and_then(|expr| note(&expr.at, Program::compile(&expr.text), &mut errors))
+                        expr.as_ref().and_then(|expr| note(&expr.at, request.add_program(&expr.text), &mut errors))
                     };
                     Rule { when: program(&rule.when), map: program(&rule.map), event }
                 });
@@ -265,32 +282,36 @@ impl<'a> Request<'_, 'a> {
                 part.map_err(|error| event.failed(Failure::expression("payload", &error)))?
             }
         };
-        self.finish(event, json, None).map_err(|failure| event.failed(failure))
+        self.finish(event, json, Suffix::None).map_err(|failure| event.failed(failure))
     }
 
     /// By rules.
     fn listed(&self, rules: &[Rule], all: bool) -> Result<Vec<Mapped<'a>>, Failure> {
+        let probe = &self.mapper.request;
         let mut made: Vec<Mapped<'a>> = Vec::new();
         for rule in rules {
             let Some(event) = self.mapper.events.get(rule.event) else { continue };
             let of_event = |failure| event.failed(failure);
-            let taken = rule.when.as_ref().map_or(Ok(true), |when| when.is_true(self.body));
+            let taken = rule.when.map_or(Ok(true), |when| probe.is_true(when, self.body, &self.found));
             if !taken.map_err(|error| of_event(Failure::expression("when", &error)))? {
                 continue;
             }
-            let results = match &rule.map {
+            let results = match rule.map {
                 None => vec![self.body.clone()],
-                Some(map) => map.eval(self.body).map_err(|error| of_event(Failure::expression("map", &error)))?,
-            };
-            for json in results {
-                // Counted among the events of this type, so that two rules of one event do not share an id.
-                let ordinal = 1 + made.iter().filter(|mapped| mapped.event_type == event.name).count();
-                let shown = (all || ordinal > 1).then_some(ordinal);
-                made.push(self.finish(event, json, shown).map_err(of_event)?);
-                if made.len() > expr::MAX_RESULTS {
-                    let message = format!("the rules give more than {} events", expr::MAX_RESULTS);
-                    return Err(of_event(Failure::new(Reason::TooManyResults, message)));
+                Some(map) => {
+                    let results = probe.all(map, self.body, &self.found);
+                    results.map_err(|error| of_event(Failure::expression("map", &error)))?
                 }
+            };
+            if made.len() + results.len() > expr::MAX_RESULTS {
+                let message = format!("the rules give more than {} events", expr::MAX_RESULTS);
+                return Err(of_event(Failure::new(Reason::TooManyResults, message)));
+            }
+            // Counted among the events of this type, so that two rules of one event do not share an id.
+            let earlier = made.iter().filter(|mapped| mapped.event_type == event.name).count();
+            for (json, ordinal) in results.into_iter().zip(earlier + 1..) {
+                let suffix = if all || ordinal > 1 { Suffix::Ordinal(ordinal) } else { Suffix::None };
+                made.push(self.finish(event, json, suffix).map_err(of_event)?);
             }
             if !all {
                 break;
@@ -299,22 +320,23 @@ impl<'a> Request<'_, 'a> {
         Ok(made)
     }
 
-    /// The id, key and time of a mapped event.
-    fn finish(&self, event: &Event, json: Json<'a>, ordinal: Option<usize>) -> Result<Mapped<'a>, Failure> {
-        match self.identified(event, &json, ordinal) {
-            Ok((id, key, time)) => {
-                Ok(Mapped { event_type: Arc::clone(&event.name), id, key, time, json: json.into_text() })
-            }
+    /// A mapped event, with its id, key and time.
+    fn finish(&self, event: &Event, json: Json<'a>, suffix: Suffix) -> Result<Mapped<'a>, Failure> {
+        match self.identified(event, &json, suffix) {
+            Ok(Identity { id, bare, key, time }) => Ok(Mapped {
+                event_type: Arc::clone(&event.name),
+                id,
+                bare,
+                ordinal: suffix.ordinal(),
+                key,
+                time,
+                json: json.into_text(),
+            }),
             Err(failure) => Err(Failure { json: Some(json.into_text().into_owned()), ..failure }),
         }
     }
 
-    fn identified(
-        &self,
-        event: &Event,
-        json: &Json<'a>,
-        ordinal: Option<usize>,
-    ) -> Result<(String, String, Option<String>), Failure> {
+    fn identified(&self, event: &Event, json: &Json<'a>, suffix: Suffix) -> Result<Identity, Failure> {
         let found = match (event.id, event.key) {
             (None, None) => Vec::new(),
             _ => event.probe.look(json).map_err(|error| Failure::expression("the mapped event", &error))?,
@@ -328,7 +350,8 @@ impl<'a> Request<'_, 'a> {
         if id.chars().any(char::is_control) {
             return Err(Failure::new(Reason::InvalidId, "the id holds a control character"));
         }
-        if let Some(ordinal) = ordinal {
+        let bare = id.len();
+        if let Suffix::Ordinal(ordinal) = suffix {
             id = format!("{id}#{}.{ordinal}", event.name);
         }
         let key = match event.key {
@@ -337,8 +360,32 @@ impl<'a> Request<'_, 'a> {
         };
         // A time is an addition: one that cannot be read is left out.
         let time = self.first_word(&self.mapper.times).ok().flatten().and_then(|word| rfc3339(&word));
-        Ok((id, key, time))
+        Ok(Identity { id, bare, key, time })
     }
+}
+
+/// What is appended to an event's id.
+#[derive(Clone, Copy)]
+enum Suffix {
+    /// Nothing: it is the first of its type, and no other rule is asked.
+    None,
+    Ordinal(usize),
+}
+
+impl Suffix {
+    fn ordinal(self) -> usize {
+        match self {
+            Self::None => 1,
+            Self::Ordinal(ordinal) => ordinal,
+        }
+    }
+}
+
+struct Identity {
+    id: String,
+    bare: usize,
+    key: String,
+    time: Option<String>,
 }
 
 /// An id or a key, where it may serve as one.

@@ -130,7 +130,7 @@ impl Pattern {
 /// The pattern whose place the checker wrote, and the input as text.
 fn subject<'a>(cv: &'a Cv<'_>, place: &Value) -> Result<(&'a Pattern, &'a str)> {
     let place = jaq_std::ValT::as_isize(place).and_then(|place| usize::try_from(place).ok());
-    let pattern = place.and_then(|place| cv.0.data().patterns.get(place));
+    let pattern = place.and_then(|place| cv.0.data().pattern(place));
     Ok((pattern.ok_or_else(|| error("a regular expression that is not a literal"))?, cv.1.str()?))
 }
 

@@ -1,11 +1,12 @@
-//! Several questions to one document: plain paths are answered in one pass, headers and programs on their own.
+//! Several questions to one document: what their paths lead to is found in one pass, whether they are nothing but a path
+//! or programs that read some.
 
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName};
 
 use crate::catalog::Locator;
-use crate::expr::{Error, Found, Json, PathSet, Problem, Program, scalar};
+use crate::expr::{Error, Findings, Found, Json, PathSet, Problem, Program, scalar};
 
 /// Where an answer is.
 #[derive(Debug)]
@@ -13,7 +14,8 @@ enum Origin {
     Header(HeaderName),
     /// Its place among the paths.
     Path(usize),
-    Program(Program),
+    /// With the places of what it reads.
+    Program(Program, Vec<usize>),
 }
 
 #[derive(Debug, Default)]
@@ -40,7 +42,10 @@ impl Probe {
         let program = Program::compile(text)?;
         let origin = match program.path() {
             Some(path) => Origin::Path(self.paths.add(path)),
-            None => Origin::Program(program),
+            None => {
+                let places = program.paths().iter().map(|path| self.paths.add(path)).collect();
+                Origin::Program(program, places)
+            }
         };
         self.origins.push(origin);
         Ok(self.origins.len() - 1)
@@ -69,22 +74,44 @@ impl Probe {
                 Some(Found::Mismatch(value)) => Err(Error::Failed { message: format!("{value} has no such part") }),
                 Some(Found::Nothing) | None => Ok(None),
             },
-            Some(Origin::Program(program)) => Ok(program.scalar(document)?.map(Cow::Owned)),
+            Some(Origin::Program(program, places)) => {
+                let word = program.scalar_on(document, Findings { all: found, places })?;
+                Ok(word.map(Cow::Owned))
+            }
             None => Ok(None),
         }
     }
 
-    /// The answer at `place` as JSON, the first of a program's results; null where there is none.
-    pub(super) fn json<'a>(&self, place: usize, document: &Json<'a>, found: &[Found<'_>]) -> Result<Json<'a>, Error> {
+    /// The answers at `place` as JSON: all of a program's results, and one of anything else.
+    pub(super) fn all<'a>(
+        &self,
+        place: usize,
+        document: &Json<'a>,
+        found: &[Found<'_>],
+    ) -> Result<Vec<Json<'a>>, Error> {
         let null = || Json::from(Cow::Borrowed("null"));
         match self.origins.get(place) {
             Some(Origin::Path(path)) => match found.get(*path) {
-                Some(Found::Value(text)) => Ok(document.part(text)),
+                Some(Found::Value(text)) => Ok(vec![document.part(text)]),
                 Some(Found::Mismatch(value)) => Err(Error::Failed { message: format!("{value} has no such part") }),
-                Some(Found::Nothing) | None => Ok(null()),
+                Some(Found::Nothing) | None => Ok(vec![null()]),
             },
-            Some(Origin::Program(program)) => Ok(program.eval(document)?.into_iter().next().unwrap_or_else(null)),
-            Some(Origin::Header(_)) | None => Ok(null()),
+            Some(Origin::Program(program, places)) => program.eval_on(document, Findings { all: found, places }),
+            Some(Origin::Header(_)) | None => Ok(vec![null()]),
+        }
+    }
+
+    /// The first answer at `place` as JSON; null where there is none.
+    pub(super) fn json<'a>(&self, place: usize, document: &Json<'a>, found: &[Found<'_>]) -> Result<Json<'a>, Error> {
+        let first = self.all(place, document, found)?.into_iter().next();
+        Ok(first.unwrap_or_else(|| Json::from(Cow::Borrowed("null"))))
+    }
+
+    /// Whether the first answer at `place` is neither null nor false.
+    pub(super) fn is_true(&self, place: usize, document: &Json<'_>, found: &[Found<'_>]) -> Result<bool, Error> {
+        match self.origins.get(place) {
+            Some(Origin::Program(program, places)) => program.is_true_on(document, Findings { all: found, places }),
+            _ => Ok(!matches!(self.json(place, document, found)?.text(), "null" | "false")),
         }
     }
 }
