@@ -148,6 +148,11 @@ impl<'a> From<Cow<'a, str>> for Json<'a> {
     }
 }
 
+/// Runs `f`; the programs in it take at most `steps` together ([`Limit::Event`]), besides what each may take alone.
+pub fn together<T>(steps: u64, f: impl FnOnce() -> T) -> T {
+    meter::together(steps, f)
+}
+
 /// What a pass over a document has found, as one program asked for it.
 #[derive(Debug, Clone, Copy)]
 pub struct Findings<'s> {

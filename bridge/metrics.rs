@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Counter as FloatCounter, CounterVec, Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// Buckets from 1 ms, where a broker on the same host answers, to 10 s, past every deadline.
@@ -28,6 +28,8 @@ pub struct Metrics {
     pub rejected_signatures: IntCounterVec,
     pub secret_use: IntCounterVec,
     pub unknown_fields: IntCounterVec,
+    pub mapping_seconds: CounterVec,
+    pub mappings: IntCounterVec,
     pub ack_seconds: HistogramVec,
     pub publish_failures: IntCounterVec,
     pub in_flight_bytes: IntGauge,
@@ -95,6 +97,14 @@ impl Metrics {
                 "Events with fields that their schema does not have, under `unknown_fields: warn`.",
                 &["source", "event_type"],
             )?,
+            mapping_seconds: register(
+                &registry,
+                CounterVec::new(
+                    Opts::new("mapping_seconds_total", "Time that a thread spent on mapping authentic events."),
+                    &["source"],
+                )?,
+            )?,
+            mappings: counters("mappings_total", "Events that mapping_seconds_total is about.", &["source"])?,
             ack_seconds: histograms(
                 "ack_seconds",
                 "From the first byte of a request to our answer.",
@@ -227,6 +237,8 @@ pub struct SourceMetrics {
     families: Metrics,
     ok: IntCounter,
     ack: Histogram,
+    mapping_seconds: FloatCounter,
+    mappings: IntCounter,
 }
 
 impl SourceMetrics {
@@ -236,6 +248,8 @@ impl SourceMetrics {
             source: source.to_owned(),
             ok: families.requests.with_label_values(&[source, "200"]),
             ack: families.ack_seconds.with_label_values(&[source]),
+            mapping_seconds: families.mapping_seconds.with_label_values(&[source]),
+            mappings: families.mappings.with_label_values(&[source]),
             families: families.clone(),
         }
     }
@@ -248,6 +262,12 @@ impl SourceMetrics {
             self.families.requests.with_label_values(&[self.source.as_str(), &code.to_string()]).inc();
         }
         self.ack.observe(seconds);
+    }
+
+    /// An event was mapped, whatever came of it.
+    pub fn mapped(&self, seconds: f64) {
+        self.mapping_seconds.inc_by(seconds);
+        self.mappings.inc();
     }
 
     /// The counter of accepted events of one type.
@@ -365,6 +385,7 @@ mod tests {
         let source = SourceMetrics::new(&metrics, "stripe");
         source.answered(200, 0.01);
         source.answered(503, 0.01);
+        source.mapped(0.25);
         source.accepted("purchase_completed").inc();
         source.quarantined("invalid").inc();
         metrics.attempts.with_label_values(&["warehouse", "delivered"]).inc();
@@ -377,6 +398,8 @@ mod tests {
             r#"hookbridge_events_accepted_total{event_type="purchase_completed",source="stripe"} 1"#,
             r#"hookbridge_events_quarantined_total{reason="invalid",source="stripe"} 1"#,
             r#"hookbridge_ack_seconds_count{source="stripe"} 2"#,
+            r#"hookbridge_mapping_seconds_total{source="stripe"} 0.25"#,
+            r#"hookbridge_mappings_total{source="stripe"} 1"#,
             r#"hookbridge_attempts_total{class="delivered",sink="warehouse"} 1"#,
             r#"hookbridge_settlements_total{outcome="delivered",reason="",sink="warehouse"} 1"#,
             r#"hookbridge_event_to_action_seconds_count{sink="warehouse"} 1"#,

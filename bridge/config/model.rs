@@ -226,6 +226,8 @@ pub struct Source {
     /// The jq texts of the description that this file writes; those of a preset are the catalogue's.
     pub described: Vec<Expr>,
     pub events: EventRules,
+    /// What the expressions for one event may take together, besides what goes with the event's size.
+    pub max_steps: u64,
     pub on_unmapped: OnUnmapped,
     pub on_invalid: OnInvalid,
     /// Already the smaller of the file's and the preset's limit less a second.

@@ -5,7 +5,6 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Feature {
     IngestDedupe,
-    EventsAll,
     SourcePreset,
     SinkHttp,
     SinkKafka,
@@ -16,7 +15,6 @@ pub(super) enum Feature {
 /// Feature, and what is to be said of it.
 const NOT_BUILT: &[(Feature, &str)] = &[
     (Feature::IngestDedupe, "is not built yet: it comes with deduplication at ingest"),
-    (Feature::EventsAll, "is not built yet: it comes with the mapping of one request to several events"),
     (Feature::SourcePreset, "is not in the catalogue of this version"),
     (Feature::SinkHttp, "is not built yet: it comes with delivery over HTTP"),
     (Feature::SinkKafka, "is not built yet: it comes with delivery to Kafka"),

@@ -44,6 +44,7 @@ impl PartialEq for Source {
             on_unmapped,
             on_invalid,
             deadline,
+            max_steps,
             at: _,
         } = self;
         *name == other.name
@@ -57,6 +58,7 @@ impl PartialEq for Source {
             && *on_unmapped == other.on_unmapped
             && *on_invalid == other.on_invalid
             && *deadline == other.deadline
+            && *max_steps == other.max_steps
     }
 }
 

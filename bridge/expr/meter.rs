@@ -2,7 +2,8 @@
 //! and a run that has spent its budget stops at its next operation, whatever the program says.
 //!
 //! jaq gives the operators of its value trait no context, so the budget stands in a thread local. A run never leaves
-//! its thread, and each run sets its own.
+//! its thread, and each run sets its own. Runs for one event share a second budget ([`together`]): a source may have any
+//! number of rules, and each may be driven to its own bound.
 
 use std::cell::Cell;
 
@@ -25,6 +26,8 @@ pub(super) const MAX_NESTING: u16 = 256;
 pub enum Limit {
     #[error("it takes more than {BASE_STEPS} steps and {STEPS_PER_BYTE} for each byte of the event")]
     Steps,
+    #[error("the expressions for one event take more steps together than the source allows")]
+    Event,
     #[error("it builds or searches more than 8 MiB and {BYTES_PER_BYTE} times the event's size")]
     Bytes,
     #[error("it nests its calls too deeply")]
@@ -42,27 +45,56 @@ struct Meter {
     bytes: Cell<u64>,
     /// Address of the stack where the run began.
     stack: Cell<usize>,
+    /// Steps left for the runs of one event; those of runs that belong to none are not counted together.
+    event: Cell<Option<u64>>,
+    /// The limit that is met when the steps are spent.
+    scarce: Cell<Limit>,
     /// The first limit that was met. It stays: `try … catch` cannot make it good.
     spent: Cell<Option<Limit>>,
 }
 
 thread_local! {
     static METER: Meter = const {
-        Meter { steps: Cell::new(0), bytes: Cell::new(0), stack: Cell::new(0), spent: Cell::new(None) }
+        Meter {
+            steps: Cell::new(0),
+            bytes: Cell::new(0),
+            stack: Cell::new(0),
+            event: Cell::new(None),
+            scarce: Cell::new(Limit::Steps),
+            spent: Cell::new(None),
+        }
     };
 }
 
 /// Runs `f` under a fresh budget for an input of `input` bytes; the limit, where one was met.
 pub(super) fn metered<T>(input: usize, f: impl FnOnce() -> T) -> Result<T, Limit> {
     let input = input as u64;
-    METER.with(|meter| {
-        meter.steps.set(BASE_STEPS + STEPS_PER_BYTE * input);
+    let own = BASE_STEPS + STEPS_PER_BYTE * input;
+    let allowed = METER.with(|meter| {
+        let event = meter.event.get().unwrap_or(u64::MAX);
+        let allowed = own.min(event);
+        meter.steps.set(allowed);
+        meter.scarce.set(if event < own { Limit::Event } else { Limit::Steps });
         meter.bytes.set(BASE_BYTES + BYTES_PER_BYTE * input);
         meter.stack.set(stack_address());
         meter.spent.set(None);
+        allowed
     });
     let result = f();
-    METER.with(|meter| meter.spent.get()).map_or(Ok(result), Err)
+    METER.with(|meter| {
+        // A limit that was met stops the count where it was, which is near enough: nothing runs after it.
+        let taken = allowed - meter.steps.get();
+        meter.event.set(meter.event.get().map(|event| event.saturating_sub(taken)));
+        meter.spent.get().map_or(Ok(result), Err)
+    })
+}
+
+/// Runs `f`, whose runs take at most so many steps together.
+pub(super) fn together<T>(steps: u64, f: impl FnOnce() -> T) -> T {
+    METER.with(|meter| meter.event.set(Some(steps)));
+    let result = f();
+    METER.with(|meter| meter.event.set(None));
+    result
 }
 
 /// Pays for `n` operations.
@@ -77,7 +109,7 @@ pub(super) fn steps(n: usize) -> Result<(), Limit> {
             meter.steps.set(left);
             return Ok(());
         } else {
-            Limit::Steps
+            meter.scarce.get()
         };
         meter.spent.set(Some(limit));
         Err(limit)

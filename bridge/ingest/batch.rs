@@ -40,7 +40,7 @@ pub(super) async fn take(
         if index > 0 && index % AT_ONCE == 0 {
             tokio::task::yield_now().await;
         }
-        batch.add(index, source.mapper.map(&request.headers, event.as_bytes()));
+        batch.add(index, source.map(&request.headers, event.as_bytes()));
         if !source.refuses_invalid()
             && let Err(error) = batch.hand_over()
         {

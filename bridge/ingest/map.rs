@@ -34,6 +34,9 @@ pub const MAX_ID: usize = 1024;
 /// Bytes of a key: it is sent with every record.
 pub const MAX_KEY: usize = 1024;
 
+/// Steps for each byte of the event: twice what one expression gets, since there may be some that read all of it.
+const STEPS_PER_BYTE: u64 = 4;
+
 /// A source's rules, compiled.
 #[derive(Debug)]
 pub struct Mapper {
@@ -44,6 +47,8 @@ pub struct Mapper {
     times: Vec<usize>,
     rules: Rules,
     events: Vec<Event>,
+    /// Steps of all expressions for one event, besides [`STEPS_PER_BYTE`].
+    max_steps: u64,
 }
 
 #[derive(Debug)]
@@ -114,7 +119,7 @@ pub struct Mapped<'a> {
     /// request may give several events.
     pub id: String,
     /// Bytes of `id` without what was appended.
-    bare: usize,
+    pub(super) bare: usize,
     /// Which of the events of this type that the request gives, from 1.
     pub ordinal: usize,
     pub key: String,
@@ -135,7 +140,8 @@ impl Mapped<'_> {
 impl Mapper {
     /// Compiles a source's expressions and those of the events that it may make; every problem otherwise.
     pub fn compile(source: &config::Source, events: &BTreeMap<String, config::EventDef>) -> Result<Self, Vec<Error>> {
-        Self::of(&source.at, &source.scheme, &source.events, events)
+        let mapper = Self::of(&source.at, &source.scheme, &source.events, events)?;
+        Ok(Self { max_steps: source.max_steps, ..mapper })
     }
 
     fn of(
@@ -182,12 +188,17 @@ impl Mapper {
 
         let events = wanted.iter().filter_map(|name| events.get_key_value(*name));
         let events = events.map(|(name, def)| Event::compile(name, def, &mut errors)).collect();
-        if errors.is_empty() { Ok(Self { request, ids, times, rules, events }) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(Self { request, ids, times, rules, events, max_steps: u64::MAX })
+        } else {
+            Err(errors)
+        }
     }
 
     /// Maps one event of a request: its headers, and its body or one part of a split batch.
     pub fn map<'a>(&self, headers: &HeaderMap, body: &'a [u8]) -> Mapping<'a> {
-        self.mapped(headers, body).unwrap_or_else(Mapping::Failed)
+        let steps = self.max_steps.saturating_add(STEPS_PER_BYTE * body.len() as u64);
+        expr::together(steps, || self.mapped(headers, body)).unwrap_or_else(Mapping::Failed)
     }
 
     fn mapped<'a>(&self, headers: &HeaderMap, body: &'a [u8]) -> Result<Mapping<'a>, Failure> {

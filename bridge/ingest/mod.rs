@@ -161,7 +161,7 @@ async fn several(line: &Line, source: &Source, request: &Unverified, splitter: &
 
 /// A request that is one event.
 async fn one(line: &Line, source: &Source, request: &Unverified) -> Response<Full<Bytes>> {
-    match source.mapper.map(&request.headers, &request.body) {
+    match source.map(&request.headers, &request.body) {
         Mapping::Events(events) => match events.as_slice() {
             [event] => accept(line, source, request, event).await,
             _ => Box::pin(batch::results(line, source, request, Mapping::Events(events))).await,

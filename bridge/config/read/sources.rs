@@ -32,6 +32,10 @@ pub(super) fn sources(
     field.named().into_iter().map(source).collect()
 }
 
+/// Steps that the expressions for one event may take together: four times what one of them may. A rule of the usual
+/// sort takes under a hundred.
+const MAX_STEPS: u64 = 200_000;
+
 fn source(name: &str, map: &mut Map<'_>, events: &[&str], deadline: Duration) -> Source {
     let description = description(map);
     let secrets = secrets(map, &description);
@@ -51,6 +55,7 @@ fn source(name: &str, map: &mut Map<'_>, events: &[&str], deadline: Duration) ->
         public_url,
         described: description.exprs,
         events: event_rules(map, events),
+        max_steps: map.field("max_steps").number_or(MAX_STEPS, &(10_000..=10_000_000)),
         on_unmapped: map.field("on_unmapped").choice_or(
             OnUnmapped::Quarantine,
             &[("quarantine", OnUnmapped::Quarantine), ("ignore", OnUnmapped::Ignore)],
@@ -262,9 +267,6 @@ fn event_rules(map: &mut Map<'_>, events: &[&str]) -> EventRules {
     let all = map.field("all");
     let event_type = map.field("event_type");
     let payload = map.field("payload");
-    if all.flag_or(false) {
-        all.needs(Feature::EventsAll, "`all: true`");
-    }
     match (event_type.is_written(), rules.is_written()) {
         (true, true) => event_type.error_with_hint(
             "stands beside `events`",

@@ -24,6 +24,7 @@ pub enum Reason {
     UnknownEventType,
     ExpressionFailed,
     ExpressionStopped,
+    OverBudget,
     TooManyResults,
     NullId,
     InvalidId,
@@ -40,6 +41,7 @@ impl Reason {
             Self::UnknownEventType => "unknown_event_type",
             Self::ExpressionFailed => "expression_failed",
             Self::ExpressionStopped => "expression_stopped",
+            Self::OverBudget => "over_budget",
             Self::TooManyResults => "too_many_results",
             Self::NullId => "null_id",
             Self::InvalidId => "invalid_id",
@@ -52,6 +54,7 @@ impl Reason {
         match error {
             expr::Error::NotJson(_) => Self::NotJson,
             expr::Error::Limit(Limit::Results | Limit::ResultBytes) => Self::TooManyResults,
+            expr::Error::Limit(Limit::Event) => Self::OverBudget,
             expr::Error::Limit(_) => Self::ExpressionStopped,
             expr::Error::Failed { .. } | expr::Error::NotScalar(_) => Self::ExpressionFailed,
         }
