@@ -5,7 +5,8 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{
-    AdminClient, AdminOptions, ConfigResource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
+    AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewPartitions, NewTopic,
+    OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
@@ -13,6 +14,7 @@ use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::client::{Client, Logged, blocking};
+use super::difference::{self, Change, Difference, Sized, TopicDifference};
 use super::preflight::{self, ENOUGH_BROKERS, Preflight, TopicFacts};
 use super::{Code, Error, code_of};
 
@@ -74,6 +76,13 @@ pub struct Admin {
 impl fmt::Debug for Admin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Admin").field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
+impl TopicOutcome {
+    /// Of a topic that is new, and so has a minimum.
+    fn sized(&self) -> Sized {
+        Sized { replication: self.replication, min_isr: self.min_isr.unwrap_or(1) }
     }
 }
 
@@ -154,11 +163,105 @@ impl Admin {
         Ok(report)
     }
 
+    /// What stands between the plans and the cluster; nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Admin::preflight`].
+    pub async fn difference(&self, plans: &[TopicPlan], max_message_bytes: usize) -> Result<Difference, Error> {
+        let cluster = self.look(plans.iter().map(|plan| plan.name.clone()).collect()).await?;
+        let names: Vec<&str> = cluster.topics.keys().map(String::as_str).collect();
+        let settings = self.settings(&names).await?;
+        let mut about_cluster = Preflight::default();
+        preflight::judge_cluster(cluster.brokers, &mut about_cluster);
+        let of_plan = |plan: &TopicPlan| {
+            let facts = cluster.topics.get(&plan.name).map(|found| facts(found, settings.get(&plan.name)));
+            let sized = wanted(plan, cluster.brokers);
+            difference::of_topic(plan, sized, facts.as_ref(), cluster.brokers, max_message_bytes)
+        };
+        Ok(Difference {
+            brokers: cluster.brokers,
+            warnings: about_cluster.warnings,
+            topics: plans.iter().map(of_plan).collect(),
+        })
+    }
+
+    /// Carries the changes out, then looks again until the cluster shows them: a broker answers before all of them know.
+    ///
+    /// # Errors
+    /// [`Error::Topic`] for the first topic that cannot be changed, what was done before it being done;
+    /// [`Error::NotSeen`] where a change was accepted and does not show in time; [`Error::NoLeader`];
+    /// [`Error::Unreachable`].
+    pub async fn apply(&self, plans: &[TopicPlan], max_message_bytes: usize, found: &Difference) -> Result<(), Error> {
+        let is_new = |topic: &TopicDifference| matches!(topic.changes.first(), Some(Change::Create { .. }));
+        let missing = plans.iter().zip(&found.topics).filter(|(_, topic)| is_new(topic));
+        let missing: Vec<_> = missing.map(|(plan, _)| (plan, sized(plan, found.brokers))).collect();
+        self.create(&missing).await?;
+        for topic in &found.topics {
+            self.change(topic).await?;
+        }
+        let names: Vec<String> = plans.iter().map(|plan| plan.name.clone()).collect();
+        let changed = found.topics.iter().filter(|topic| !topic.changes.is_empty());
+        self.leaders(names, changed.map(|topic| topic.topic.clone()).collect(), LEADERS_WITHIN).await?;
+        let begun = Instant::now();
+        loop {
+            let left = self.difference(plans, max_message_bytes).await?;
+            let Some(unseen) = left.topics.iter().find(|topic| !topic.changes.is_empty()) else { return Ok(()) };
+            if begun.elapsed() >= LEADERS_WITHIN {
+                let change = unseen.changes.first().map(ToString::to_string).unwrap_or_default();
+                return Err(Error::NotSeen { topic: unseen.topic.clone(), change, waited: LEADERS_WITHIN });
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Partitions and settings of a topic that exists.
+    async fn change(&self, found: &TopicDifference) -> Result<(), Error> {
+        let topic = found.topic.as_str();
+        let refused =
+            |asked: &'static str| move |(topic, code): (String, RDKafkaErrorCode)| Error::Topic {
+                topic,
+                asked,
+                source: code.into(),
+            };
+        let native = self.native.as_ref().ok_or(Error::Stopped { role: "admin client" })?;
+        let mut changed: Vec<(&str, &str)> = Vec::new();
+        for change in &found.changes {
+            match change {
+                Change::Create { .. } => {}
+                Change::Set { setting, to, .. } => changed.push((*setting, to.as_str())),
+                Change::AddPartitions { to, .. } => {
+                    let more = native.create_partitions(&[NewPartitions::new(topic, *to)], &options()).await;
+                    for one in more.map_err(|cause| self.failed("create partitions", &cause))? {
+                        one.map_err(refused("given more partitions"))?;
+                    }
+                }
+            }
+        }
+        if changed.is_empty() {
+            return Ok(());
+        }
+        // librdkafka's binding has the whole alteration only: whatever is not sent goes back to its default. So what
+        // was set at the topic before is sent again.
+        let before = self.settings(&[topic]).await?;
+        let kept = before.get(topic).into_iter().flat_map(|found| &found.entries).filter(|entry| {
+            entry.source == ConfigSource::DynamicTopic && !changed.iter().any(|(name, _)| *name == entry.name)
+        });
+        let kept = kept.filter_map(|entry| Some((entry.name.as_str(), entry.value.as_deref()?)));
+        let all = kept.chain(changed.iter().copied());
+        let alter = AlterConfig::new(ResourceSpecifier::Topic(topic));
+        let alter = all.fold(alter, |alter, (name, value)| alter.set(name, value));
+        let answers = native.alter_configs(&[alter], &options()).await;
+        for answer in answers.map_err(|cause| self.failed("alter topics", &cause))? {
+            answer.map_err(|(_, code)| refused("altered")((topic.to_owned(), code)))?;
+        }
+        Ok(())
+    }
+
     async fn create(&self, missing: &[(&TopicPlan, TopicOutcome)]) -> Result<(), Error> {
         if missing.is_empty() {
             return Ok(());
         }
-        let settings: Vec<_> = missing.iter().map(|(plan, outcome)| topic_settings(plan, outcome)).collect();
+        let settings: Vec<_> = missing.iter().map(|(plan, outcome)| difference::settings(plan, outcome.sized())).collect();
         let topics: Vec<_> = missing
             .iter()
             .zip(&settings)
@@ -316,16 +419,22 @@ fn existing(plan: &TopicPlan, found: &Seen) -> TopicOutcome {
     }
 }
 
-/// Three replicas of which two must have a record; what a smaller cluster cannot hold becomes a warning.
-fn sized(plan: &TopicPlan, brokers: usize) -> TopicOutcome {
-    let mut warnings = Vec::new();
+/// Three replicas of which two must have a record, or what a smaller cluster can hold.
+fn wanted(plan: &TopicPlan, brokers: usize) -> Sized {
     let able = i32::try_from(brokers.clamp(1, ENOUGH_BROKERS)).unwrap_or(1);
     let replication = plan.replication.unwrap_or(able);
+    // With two replicas a minimum of two would stop publishing whenever one is down.
+    let min_isr = plan.min_isr.unwrap_or(if replication >= 3 { 2 } else { 1 });
+    Sized { replication, min_isr }
+}
+
+/// As a new topic will be; what a smaller cluster cannot hold becomes a warning.
+fn sized(plan: &TopicPlan, brokers: usize) -> TopicOutcome {
+    let mut warnings = Vec::new();
+    let Sized { replication, min_isr } = wanted(plan, brokers);
     if plan.replication.is_none() && brokers < ENOUGH_BROKERS {
         warnings.push(format!("{replication} replica(s) only: the cluster has {brokers} broker(s)"));
     }
-    // With two replicas a minimum of two would stop publishing whenever one is down.
-    let min_isr = plan.min_isr.unwrap_or(if replication >= 3 { 2 } else { 1 });
     TopicOutcome {
         name: plan.name.clone(),
         existed: false,
@@ -334,25 +443,6 @@ fn sized(plan: &TopicPlan, brokers: usize) -> TopicOutcome {
         min_isr: Some(min_isr),
         warnings,
     }
-}
-
-fn topic_settings(plan: &TopicPlan, outcome: &TopicOutcome) -> Vec<(&'static str, String)> {
-    let cleanup = match plan.cleanup {
-        Cleanup::Delete => "delete",
-        Cleanup::Compact => "compact",
-    };
-    let mut settings =
-        vec![("unclean.leader.election.enable", "false".to_owned()), ("cleanup.policy", cleanup.to_owned())];
-    if let Some(least) = outcome.min_isr {
-        settings.push(("min.insync.replicas", least.to_string()));
-    }
-    if let Some(retention) = plan.retention {
-        settings.push(("retention.ms", retention.as_millis().to_string()));
-    }
-    if let Some(bytes) = plan.max_message_bytes {
-        settings.push(("max.message.bytes", bytes.to_string()));
-    }
-    settings
 }
 
 fn facts(found: &Seen, settings: Option<&ConfigResource>) -> TopicFacts {
@@ -401,7 +491,7 @@ mod tests {
     #[test]
     fn a_new_topic_never_elects_an_unclean_leader() {
         let plan = plan(None);
-        let settings = topic_settings(&plan, &sized(&plan, 3));
+        let settings = difference::settings(&plan, wanted(&plan, 3));
         assert!(settings.contains(&("unclean.leader.election.enable", "false".to_owned())));
         assert!(settings.contains(&("max.message.bytes", "1310720".to_owned())));
     }

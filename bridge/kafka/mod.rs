@@ -4,15 +4,18 @@
 //!  client   ── settings, and how they are layered ──▶ every librdkafka instance below
 //!  publish  ── records out: bounded, acknowledged, the producer replaced after a fatal error
 //!  consume  ── records in: one poll thread a group, a closed enum of events on one bounded channel
-//!  admin    ── topics created and looked at, and `preflight`'s verdict on them
+//!  admin    ── topics created, looked at and changed; `preflight`'s verdict on them, `difference` from what is planned
+//!  peek     ── records looked at, outside any group: for people
 //!  mock     ── librdkafka's in-process cluster, for `dev` only
 //! ```
 
 pub mod admin;
 pub mod client;
 pub mod consume;
+pub mod difference;
 pub mod mock;
 pub mod offset;
+pub mod peek;
 pub mod preflight;
 pub mod publish;
 
@@ -24,8 +27,10 @@ use rdkafka::types::RDKafkaErrorCode;
 
 pub use admin::{Admin, Cleanup, TopicOutcome, TopicPlan};
 pub use client::Client;
+pub use difference::{Change, Difference, TopicDifference};
 pub use consume::{AssignmentEpoch, Consumer, Control, Event, StartAt, Trouble};
 pub use offset::NextOffset;
+pub use peek::{Begin, Peek, Seen};
 pub use publish::{Health, Limits, Outgoing, Pending, Publisher};
 
 /// A partition of a topic.
@@ -193,6 +198,9 @@ pub enum Error {
     },
     #[error("partition {partition} of topic {topic} has no ready leader after {waited:?}")]
     NoLeader { topic: String, partition: i32, waited: Duration },
+    /// Accepted, and not to be seen.
+    #[error("topic {topic} does not show the change `{change}` after {waited:?}")]
+    NotSeen { topic: String, change: String, waited: Duration },
     #[error("kafka's administration interface did not carry out `{asked}`: {reason}")]
     Admin { asked: &'static str, reason: String },
 }

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(super) use self::poll::record;
 use super::{Client, Code, Error, NextOffset, Record, TopicPartition};
 
 /// Events that may wait for the loop: with [`BATCH_BYTES`] a batch, at most 8 MiB for each sink.

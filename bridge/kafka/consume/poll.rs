@@ -355,7 +355,8 @@ impl Poller {
     }
 }
 
-fn record(at: TopicPartition, message: &BorrowedMessage<'_>) -> Record {
+/// The record, with nothing borrowed from librdkafka.
+pub(in crate::kafka) fn record(at: TopicPartition, message: &BorrowedMessage<'_>) -> Record {
     let headers = message.headers().map(|headers| {
         let all = headers.iter();
         all.map(|one| (one.key.to_owned(), one.value.unwrap_or_default().to_vec())).collect::<Vec<_>>()
