@@ -16,6 +16,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::config::Config;
+
 /// How a command ended. The numbers follow sysexits.h where it has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -151,6 +153,14 @@ fn report(err: &mut dyn Write, error: &(dyn std::error::Error + 'static), hint: 
         writeln!(err, "\nhint: {hint}")?;
     }
     Ok(())
+}
+
+/// Says that the configuration has no such source, and which ones it has.
+fn no_such_source(config: &Config, name: &str, err: &mut dyn Write) -> io::Result<Exit> {
+    let names: Vec<_> = config.sources.keys().map(String::as_str).collect();
+    let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    writeln!(err, "error: there is no source `{name}` in the configuration\n\nhint: there are: {known}")?;
+    Ok(Exit::Usage)
 }
 
 /// Reads a file, or standard input where none is named or `-` is. Bounded, so that a slip (`< /dev/zero`) ends.

@@ -307,6 +307,17 @@ pub fn eval(text: &str, input: &[u8]) -> Result<Vec<String>, Tried> {
     Ok(results.into_iter().map(|json| json.into_text().into_owned()).collect())
 }
 
+/// A document with something written into it at a path: by `=`, or by `//=` where nothing stood there. For requests of
+/// our own making; `None` where the document is no JSON or has no such place.
+#[must_use]
+pub fn assign(document: &[u8], path: &str, operator: &'static str, value: &serde_json::Value) -> Option<Vec<u8>> {
+    // A plain path and nothing else: the text may be a person's.
+    Program::compile(path).ok()?.path()?;
+    let program = Program::compile(&format!("{path} {operator} {value}")).ok()?;
+    let changed = program.eval(&Json::new(document).ok()?).ok()?.into_iter().next()?;
+    Some(changed.into_text().into_owned().into_bytes())
+}
+
 /// Why a trial gave nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum Tried {

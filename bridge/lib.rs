@@ -37,6 +37,7 @@ pub mod sinks;
 
 // What people and their tools see.
 pub mod console;
+pub mod sender;
 
 // The wiring, and the ways to start it.
 pub mod app;

@@ -2,6 +2,7 @@
 //! A preset is the same description that a private source writes in its own section; docs/sources.md explains it.
 
 mod locator;
+mod sample;
 mod signature;
 mod source;
 
@@ -9,6 +10,7 @@ use std::path::Path;
 
 use crate::config;
 pub use locator::{Locator, LocatorError};
+pub use sample::{Occasion, Sample, samples};
 pub use signature::*;
 pub use source::*;
 
@@ -41,6 +43,13 @@ pub enum Error {
         name: &'static str,
         #[source]
         source: config::Problems,
+    },
+    /// Likewise.
+    #[error("the samples of preset `{name}` cannot be read")]
+    NoSamples {
+        name: &'static str,
+        #[source]
+        source: serde_json::Error,
     },
 }
 

@@ -104,6 +104,11 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// Whether a private key signs and the source's secret is the public half.
+    pub fn has_key_pair(self) -> bool {
+        matches!(self, Self::Ed25519 | Self::EcdsaP256 | Self::RsaSha256)
+    }
+
     /// Whether the secret itself is sent, and nothing is signed.
     pub fn is_token(self) -> bool {
         matches!(self, Self::Equals | Self::Basic | Self::Bearer)

@@ -1,8 +1,13 @@
-//! Sample events of our own making: what a shop, a form and a billing system would send. One seed, one sequence.
+//! A stream of sample events: what a shop, a form and a billing system would send, no two alike. One seed, one
+//! sequence. What a provider's request looks like is the catalogue's (`catalog/samples`).
 
 use std::fmt::Write as _;
 
+use serde_json::{Value, json};
+
 use crate::calendar::Rfc3339;
+use crate::catalog::{self, Occasion};
+use crate::expr::assign;
 
 /// What a sample is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,26 +129,46 @@ impl Samples {
     }
 
     fn lead(&mut self, now_ms: i64) -> Sample {
-        let id = self.next_id();
         let (form, country) = (self.pick(&["demo", "newsletter", "trail-guide"]), self.pick(&["DE", "AT", "CH", "FR"]));
         let (campaign, source, medium) = self.pick(&CAMPAIGNS);
         let (yes, hash) = (self.roll(3) != 0, self.email_hash());
-        let at = Rfc3339::from_ms(now_ms);
-        let at = at.as_str();
-        let body = format!(
-            r#"{{"type":"lead_captured","timestamp":"{at}","data":{{"email_sha256":"{hash}","occurred_at":"{at}","form":"{form}","country":"{country}","consent":{{"email_marketing":{yes}}},"campaign":{{"name":"{campaign}","source":"{source}","medium":"{medium}"}}}}}}"#
-        );
-        Sample { id, event_type: "lead_captured", body: body.into_bytes() }
+        let changes = [
+            (".data.email_sha256", json!(hash)),
+            (".data.form", json!(form)),
+            (".data.country", json!(country)),
+            (".data.consent.email_marketing", json!(yes)),
+            (".data.campaign", json!({"name": campaign, "source": source, "medium": medium})),
+        ];
+        self.of_catalogue("standard-webhooks", "lead_captured", now_ms, &changes, "lead_captured")
     }
 
     fn invoice(&mut self, now_ms: i64) -> Sample {
-        let id = format!("evt_{}", self.next_id());
         let (customer, amount) = (self.roll(5000), 900 + 100 * self.roll(200));
-        let created = now_ms / 1000;
-        let body = format!(
-            r#"{{"id":"{id}","object":"event","type":"invoice.paid","created":{created},"data":{{"object":{{"id":"in_{id}","object":"invoice","billing_reason":"subscription_cycle","customer":"cus_{customer:05}","customer_email":"Customer{customer}@Example.com ","currency":"eur","amount_paid":{amount}}}}}}}"#
-        );
-        Sample { id, event_type: "subscription_renewed", body: body.into_bytes() }
+        let changes = [
+            (".data.object.customer", json!(format!("cus_{customer:05}"))),
+            (".data.object.customer_email", json!(format!("Customer{customer}@Example.com "))),
+            (".data.object.amount_paid", json!(amount)),
+        ];
+        self.of_catalogue("stripe", "invoice.paid", now_ms, &changes, "subscription_renewed")
+    }
+
+    /// A sample of the catalogue, with some of it changed.
+    fn of_catalogue(
+        &mut self,
+        preset: &str,
+        event: &str,
+        now_ms: i64,
+        changes: &[(&str, Value)],
+        event_type: &'static str,
+    ) -> Sample {
+        let id = self.next_id();
+        let occasion = Occasion { id: &id, serial: self.made, now_ms };
+        let samples = catalog::samples(preset).unwrap_or_default();
+        let sample = samples.iter().find(|sample| sample.event == event);
+        let body = sample.map(|sample| sample.body(&occasion)).unwrap_or_default();
+        let change = |body: Vec<u8>, (path, value): &(&str, Value)| assign(&body, path, "=", value).unwrap_or(body);
+        let body = changes.iter().fold(body, change);
+        Sample { id, event_type, body }
     }
 
     /// Looks like the SHA-256 of an address; it is of none.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
-use serde::Deserialize;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue};
 
 use super::Options;
 use super::samples::{Kind, Sample, Samples};
@@ -12,10 +12,10 @@ use super::view::View;
 use crate::app::compile::Compiled;
 use crate::catalog::SourceScheme;
 use crate::clock;
-use crate::ingest::verify::{self, Message};
+use crate::sender::{Receipts, Sender, Unsigned};
 
-/// Longer than any deadline of `ingest`.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// For one look whether the bridge is ready.
+const LOOK_WITHIN: Duration = Duration::from_secs(5);
 /// The timer's own grain; a person cannot read faster anyway.
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -27,28 +27,15 @@ pub(super) struct Trickle {
     every: Option<Duration>,
     events: Option<u64>,
     view: Arc<View>,
+    sender: Sender,
+    /// For the bridge's readiness.
     client: reqwest::Client,
-}
-
-/// The answer, as far as it is shown.
-#[derive(Deserialize)]
-struct Answer {
-    events: Vec<Entry>,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    status: String,
-    topic: Option<String>,
-    partition: Option<i32>,
-    offset: Option<i64>,
 }
 
 impl Trickle {
     pub(super) fn new(compiled: &Compiled, options: &Options, view: Arc<View>) -> Result<Self, reqwest::Error> {
         let sources = compiled.sources.iter();
-        // A proxy in the environment knows no way to this process.
-        let client = reqwest::Client::builder().no_proxy().timeout(ANSWER_WITHIN).build()?;
+        let client = reqwest::Client::builder().no_proxy().timeout(LOOK_WITHIN).build()?;
         Ok(Self {
             schemes: sources.map(|source| (source.config.name.clone(), source.config.scheme.clone())).collect(),
             base: format!("http://{}/hooks", options.listen),
@@ -57,6 +44,7 @@ impl Trickle {
             every: Duration::try_from_secs_f64(1.0 / options.rate).ok().map(|every| every.max(SHORTEST)),
             events: options.events,
             view,
+            sender: Sender::new(true)?,
             client,
         })
     }
@@ -94,24 +82,17 @@ impl Trickle {
     async fn send(&self, source: &str, sample: &Sample) {
         let Some((_, scheme)) = self.schemes.iter().find(|(name, _)| name == source) else { return };
         let path = format!("{}/{source}", self.base);
-        let message = Message {
-            id: &sample.id,
-            now_ms: clock::now_ms(),
-            method: "POST",
-            url: &path,
-            headers: &HeaderMap::new(),
-            body: &sample.body,
-        };
-        let signed = match verify::sign(scheme, &super::secret_of(source), &message) {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        let unsigned =
+            Unsigned { id: &sample.id, now_ms: clock::now_ms(), url: &path, headers: &headers, body: &sample.body };
+        let signed = match unsigned.sign(scheme, &super::secret_of(source)) {
             Ok(signed) => signed,
             Err(error) => return self.view.answered(source, sample.event_type, false, &error.to_string()),
         };
-        let request = self.client.post(&path).headers(signed.headers).header("content-type", "application/json");
-        let (ok, what) = match request.body(signed.body.into_owned()).send().await {
+        let (ok, what) = match self.sender.post(&path, &signed).await {
             Ok(answer) => {
-                let status = answer.status();
-                let what = answer.json::<Answer>().await.map_or_else(|_| String::new(), |answer| told(&answer));
-                (status.is_success(), format!("{:<11} {what}", status.as_u16()))
+                let what = answer.receipts().map_or_else(String::new, |receipts| told(&receipts));
+                (answer.status.is_success(), format!("{:<11} {what}", answer.status.as_u16()))
             }
             Err(error) => (false, error.to_string()),
         };
@@ -119,8 +100,8 @@ impl Trickle {
     }
 }
 
-fn told(answer: &Answer) -> String {
-    let Some(entry) = answer.events.first() else { return String::new() };
+fn told(receipts: &Receipts) -> String {
+    let Some(entry) = receipts.events.first() else { return String::new() };
     match (&entry.topic, entry.partition, entry.offset) {
         (Some(topic), Some(partition), Some(offset)) => format!("{} {topic} {partition}@{offset}", entry.status),
         _ => entry.status.clone(),

@@ -29,7 +29,7 @@ use std::fmt;
 use http::HeaderMap;
 
 pub use self::key::KeyProblem;
-pub use self::sign::{Message, SignError, Signed, sign};
+pub use self::sign::{Message, SignError, Signed, needs_private_key, sign};
 pub use self::template::TemplateProblem;
 
 use self::place::{Paths, Place, Seen};

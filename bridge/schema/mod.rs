@@ -10,6 +10,7 @@ mod answer;
 pub mod builtin;
 mod cache;
 pub mod decode;
+pub mod example;
 pub mod files;
 mod inline;
 pub mod plan;

@@ -16,9 +16,9 @@ use super::place::{Paths, Place, Seen};
 use super::template::Template;
 use super::timestamp::shares_place;
 use super::{Rejection, Request, TemplateProblem};
-use crate::catalog::{Algorithm, Encoding, KeyEncoding, Locator, Signature, SourceScheme, TimestampUnit};
+use crate::catalog::{Algorithm, Encoding, Locator, Signature, SourceScheme, TimestampUnit};
 use crate::config::Secret;
-use crate::expr::{Json, Program};
+use crate::expr;
 use crate::ingest::map::rfc3339;
 
 /// What is to be sent.
@@ -151,21 +151,29 @@ fn put(signed: &mut Signed<'_>, signature: &Signature, value: &str) -> Result<()
 }
 
 /// Assigns a text at a place in the body, as jq does it.
-fn assign(body: &mut Cow<'_, [u8]>, path: &str, operator: &str, value: &str) -> Result<(), SignError> {
-    let no_place = || SignError::Body { path: path.to_owned() };
-    let program = Program::compile(&format!("{path} {operator} {}", serde_json::Value::from(value)));
-    let program = program.map_err(|_| no_place())?;
-    let changed =
-        Json::new(body).ok().and_then(|json| program.eval(&json).ok()).and_then(|made| made.into_iter().next());
-    let changed = changed.ok_or_else(no_place)?.into_text().into_owned();
-    *body = Cow::Owned(changed.into_bytes());
+fn assign(body: &mut Cow<'_, [u8]>, path: &str, operator: &'static str, value: &str) -> Result<(), SignError> {
+    let changed = expr::assign(body, path, operator, &value.into());
+    let changed = changed.ok_or_else(|| SignError::Body { path: path.to_owned() })?;
+    *body = Cow::Owned(changed);
     Ok(())
 }
 
-/// The first way that the secret can sign by.
+/// Whether the way that the secret fits verifies by a public key, so that the secret of a receiver cannot sign.
+///
+/// # Errors
+/// As [`sign`], as far as secret and scheme fit each other.
+pub fn needs_private_key(scheme: &SourceScheme, secret: &Secret) -> Result<bool, SignError> {
+    let ways = scheme.ways().ok_or(SignError::NoSignature)?;
+    way_of(&ways, secret).map(|signature| signature.algorithm.has_key_pair())
+}
+
+/// The first way that the secret can sign by. A private key in PEM signs wherever keys come in pairs.
 fn way_of<'a>(ways: &'a [Signature], secret: &Secret) -> Result<&'a Signature, SignError> {
     let private = |prefix: &str| !prefix.is_empty() && secret.expose().starts_with(prefix);
-    if let Some(signature) = ways.iter().find(|signature| private(&signature.key.signing_prefix)) {
+    let fits = |signature: &&Signature| {
+        private(&signature.key.signing_prefix) || (signature.algorithm.has_key_pair() && is_pem(secret))
+    };
+    if let Some(signature) = ways.iter().find(fits) {
         return Ok(signature);
     }
     let fitting = key::fitting(ways, secret).map_err(SignError::Key)?;
@@ -187,6 +195,12 @@ fn made_with(signature: &Signature, secret: &Secret, said: &Said<'_>) -> Result<
     let kind = &signature.key;
     let bytes = key::decode(kind, &kind.prefix, secret);
     let bytes = || bytes.map_err(SignError::Key);
+    let private = |encoded: fn(&[u8]) -> Result<PKey<Private>, SignError>| match secret {
+        secret if is_pem(secret) => {
+            PKey::private_key_from_pem(secret.expose().as_bytes()).map_err(|_| SignError::Refused)
+        }
+        _ => encoded(&key::decode(kind, &kind.signing_prefix, secret).map_err(SignError::Key)?),
+    };
     match signature.algorithm {
         Algorithm::HmacSha1 => {
             let state: Hmac<Sha1> = key::hmac(&bytes()?).map_err(SignError::Key)?;
@@ -202,10 +216,7 @@ fn made_with(signature: &Signature, secret: &Secret, said: &Said<'_>) -> Result<
         }
         Algorithm::Sha256 => key::sha256(&bytes()?, said).map(|digest| digest.to_vec()).map_err(SignError::Lacks),
         Algorithm::Ed25519 => {
-            let private = match kind.encoding {
-                KeyEncoding::Pem => private_key(&bytes()?, kind.encoding)?,
-                _ => seed(&key::decode(kind, &kind.signing_prefix, secret).map_err(SignError::Key)?)?,
-            };
+            let private = private(seed)?;
             let mut message = Vec::new();
             said.stream(|bytes| message.extend_from_slice(bytes)).map_err(SignError::Lacks)?;
             openssl::sign::Signer::new_without_digest(&private)
@@ -213,7 +224,7 @@ fn made_with(signature: &Signature, secret: &Secret, said: &Said<'_>) -> Result<
                 .map_err(|_| SignError::Refused)
         }
         Algorithm::EcdsaP256 | Algorithm::RsaSha256 => {
-            let private = private_key(&bytes()?, kind.encoding)?;
+            let private = private(|der| PKey::private_key_from_der(der).map_err(|_| SignError::Refused))?;
             let mut message = Vec::new();
             said.stream(|bytes| message.extend_from_slice(bytes)).map_err(SignError::Lacks)?;
             openssl::sign::Signer::new(MessageDigest::sha256(), &private)
@@ -233,12 +244,8 @@ fn seed(bytes: &[u8]) -> Result<PKey<Private>, SignError> {
     PKey::private_key_from_raw_bytes(seed, Id::ED25519).map_err(|_| SignError::Refused)
 }
 
-fn private_key(bytes: &[u8], encoding: KeyEncoding) -> Result<PKey<Private>, SignError> {
-    let key = match encoding {
-        KeyEncoding::Pem => PKey::private_key_from_pem(bytes),
-        _ => PKey::private_key_from_der(bytes),
-    };
-    key.map_err(|_| SignError::Refused)
+fn is_pem(secret: &Secret) -> bool {
+    secret.expose().starts_with("-----BEGIN")
 }
 
 fn name(text: &str) -> Result<HeaderName, SignError> {
