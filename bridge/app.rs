@@ -11,7 +11,7 @@ pub mod readiness;
 mod reload;
 mod sinks;
 mod sources;
-mod start;
+pub(crate) mod start;
 mod stop;
 mod watch;
 

@@ -9,6 +9,8 @@ mod run;
 mod schema;
 mod send;
 mod source;
+mod tail;
+mod topics;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -51,8 +53,11 @@ const EXAMPLES: &str = "\
 Examples:
   hookbridge dev                                     everything in one process, to look around
   hookbridge check --config hookbridge.yaml          every problem of a configuration at once
+  hookbridge topics plan                             what Kafka lacks for it
   hookbridge run --config hookbridge.yaml            the bridge
-  hookbridge send storefront --config hookbridge.yaml --file event.json
+  hookbridge source show stripe                      what to paste at the provider, and what it becomes
+  hookbridge send stripe                             a signed test event
+  hookbridge tail --last 10                          the last ten events
   echo '{\"a\": 1}' | hookbridge eval '.a + 1'
 
 Exit codes: 0 fine, 1 found problems, 2 usage, 69 a service is unavailable, 78 configuration";
@@ -88,12 +93,18 @@ enum Command {
     /// Try a jq expression on a JSON document from standard input or a file
     #[command(after_help = eval::EXAMPLES)]
     Eval(eval::Args),
+    /// Show events as they are in Kafka: decoded, one a line
+    #[command(after_help = tail::EXAMPLES)]
+    Tail(tail::Args),
     /// Work with sources
     #[command(subcommand)]
     Source(source::Command),
     /// Work with schemas
     #[command(subcommand)]
     Schema(schema::Command),
+    /// Compare Kafka's topics with the configuration, and mend them
+    #[command(subcommand)]
+    Topics(topics::Command),
     /// Print shell completions
     Completions {
         /// Whose
@@ -132,7 +143,9 @@ fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Ex
         Command::Check => check::check(common, out, err),
         Command::Send(args) => send::send(common, &args, out, err),
         Command::Eval(args) => eval::eval(&args, out, err),
-        Command::Source(source::Command::Test(args)) => source::test(&args, out, err),
+        Command::Tail(args) => tail::tail(common, &args, out, err),
+        Command::Source(command) => source::source(common, &command, out, err),
+        Command::Topics(command) => topics::topics(common, &command, out, err),
         Command::Schema(command) => schema::schema(common, &command, out, err),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "hookbridge", &mut &mut *out);
@@ -161,6 +174,23 @@ fn no_such_source(config: &Config, name: &str, err: &mut dyn Write) -> io::Resul
     let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     writeln!(err, "error: there is no source `{name}` in the configuration\n\nhint: there are: {known}")?;
     Ok(Exit::Usage)
+}
+
+/// Columns for people: each as wide as its widest cell, the last one as it comes.
+fn table<const N: usize>(
+    out: &mut dyn Write,
+    head: [&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+) -> io::Result<()> {
+    let head = head.map(str::to_owned);
+    let rows: Vec<[String; N]> = std::iter::once(head).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    for row in &rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
 }
 
 /// Reads a file, or standard input where none is named or `-` is. Bounded, so that a slip (`< /dev/zero`) ends.

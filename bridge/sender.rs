@@ -127,3 +127,77 @@ impl Answer {
         serde_json::from_slice(&self.body).ok().filter(|_| self.status.is_success())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use http::{HeaderName, HeaderValue};
+    use openssl::ec::{EcGroup, EcKey};
+    use openssl::nid::Nid;
+    use openssl::pkey::PKey;
+
+    use super::*;
+    use crate::catalog::{Occasion, preset, preset_names, samples};
+    use crate::ingest::verify::{Request, Verifier};
+
+    const NOW: i64 = 1_767_225_600_000;
+    const URL: &str = "https://hooks.example.com/hooks/x?a=%20b";
+
+    /// The secret that a source has, and what signs for it.
+    fn keys(preset: &str) -> (Secret, Secret) {
+        let same = |text: &str| (Secret::new(text), Secret::new(text));
+        match preset {
+            "standard-webhooks" => same("whsec_c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0"),
+            "sendgrid" => {
+                let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+                let pair = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
+                let private = String::from_utf8(pair.private_key_to_pem_pkcs8().unwrap()).unwrap();
+                (Secret::new(STANDARD.encode(pair.public_key_to_der().unwrap())), Secret::new(private))
+            }
+            _ => same("a-secret-of-the-tests"),
+        }
+    }
+
+    #[test]
+    fn every_preset_takes_its_own_samples_once_they_are_signed() {
+        for name in preset_names() {
+            let scheme = preset(name).unwrap();
+            let (held, signing) = keys(name);
+            let verifier = Verifier::compile(&scheme, std::slice::from_ref(&held), Some(URL)).unwrap();
+            assert_eq!(verify::needs_private_key(&scheme, &held).unwrap(), name == "sendgrid", "{name}");
+            for sample in samples(name).unwrap() {
+                let occasion = Occasion { id: "test-1", serial: 7, now_ms: NOW };
+                let mut headers = HeaderMap::new();
+                for (name, value) in sample.headers(&occasion) {
+                    headers.insert(HeaderName::try_from(name).unwrap(), HeaderValue::try_from(value).unwrap());
+                }
+                let body = sample.body(&occasion);
+                let unsigned = Unsigned { id: "test-1", now_ms: NOW, url: URL, headers: &headers, body: &body };
+                let signed = unsigned.sign(&scheme, &signing).unwrap_or_else(|error| panic!("{name}: {error}"));
+                let request = |body| Request { method: "POST", url: "/", headers: &signed.headers, body };
+                let verified = verifier.verify(&request(&signed.body), NOW);
+                assert!(verified.is_ok(), "{name} {}: {verified:?}", sample.event);
+                // Mailgun's signature does not cover the event.
+                let mut forged = signed.body.to_vec();
+                forged.push(b' ');
+                assert_eq!(verifier.verify(&request(&forged), NOW).is_ok(), name == "mailgun", "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_private_key_in_pem_signs_for_the_public_half_that_a_source_holds() {
+        let scheme = preset("standard-webhooks").unwrap();
+        let pair = PKey::generate_ed25519().unwrap();
+        let held = Secret::new(format!("whpk_{}", STANDARD.encode(pair.raw_public_key().unwrap())));
+        assert_eq!(verify::needs_private_key(&scheme, &held), Ok(true));
+        let private = Secret::new(String::from_utf8(pair.private_key_to_pem_pkcs8().unwrap()).unwrap());
+        let headers = HeaderMap::new();
+        let unsigned = Unsigned { id: "test-1", now_ms: NOW, url: URL, headers: &headers, body: b"{}" };
+        let signed = unsigned.sign(&scheme, &private).unwrap();
+        let verifier = Verifier::compile(&scheme, &[held], None).unwrap();
+        let request = Request { method: "POST", url: "/", headers: &signed.headers, body: &signed.body };
+        assert!(verifier.verify(&request, NOW).is_ok());
+    }
+}

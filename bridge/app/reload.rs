@@ -181,8 +181,8 @@ async fn reload(
 /// nothing, neither is asked, so that a secret can be changed while one of them is down.
 async fn outside(compiled: &Compiled, in_force: &InForce, parts: &Parts) -> Result<HashMap<String, u32>, super::Error> {
     let Compiled { config, events, .. } = compiled;
-    let plans = start::topic_plans(config, events);
-    let known = start::topic_plans(&in_force.config, &in_force.events);
+    let plans = start::topic_plans(config);
+    let known = start::topic_plans(&in_force.config);
     let known: HashSet<String> = known.into_iter().map(|plan| plan.name).collect();
     if parts.real_cluster && plans.iter().any(|plan| !known.contains(&plan.name)) {
         start::topics(config, &plans, &known, parts.client(), parts.readiness()).await?;

@@ -1,7 +1,7 @@
 //! What a start has to get through before requests are taken: Kafka, topics, schemas. Whatever waiting mends is waited
 //! for, and said; what it does not mend ends the start.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::compile::{Compiled, CompiledEvent};
+use super::compile::Compiled;
 use super::readiness::{Readiness, Step};
 use super::{ASK_TIMEOUT, Error, Mode};
 use crate::causes::chain;
@@ -59,7 +59,7 @@ pub(super) async fn start(
         let may_pass = |error: &Error| {
             matches!(error, Error::Kafka(kafka::Error::Unreachable { .. } | kafka::Error::NoLeader { .. }))
         };
-        let plans = topic_plans(config, events);
+        let plans = topic_plans(config);
         let known = HashSet::new();
         let ask = || topics(config, &plans, &known, client, readiness);
         patiently("kafka", readiness, ask, may_pass).await?;
@@ -144,7 +144,7 @@ pub(super) async fn topics(
 }
 
 /// The topics that the line and the sinks need.
-pub(super) fn topic_plans(config: &Config, events: &BTreeMap<String, CompiledEvent>) -> Vec<TopicPlan> {
+pub(crate) fn topic_plans(config: &Config) -> Vec<TopicPlan> {
     let defaults = &config.kafka.topic_defaults;
     let plan = |name: String| TopicPlan {
         name,
@@ -155,19 +155,19 @@ pub(super) fn topic_plans(config: &Config, events: &BTreeMap<String, CompiledEve
         cleanup: Cleanup::Delete,
         max_message_bytes: Some(max_record(config)),
     };
-    let events = events.values().map(|event| plan(event.schema.topic.clone()));
+    let events = config.events.values().map(|event| plan(format!("{}{}", config.kafka.topic_prefix, event.topic)));
     let quarantine = config.sources.keys().map(|source| plan(quarantine_topic(config, source)));
     events.chain(quarantine).collect()
 }
 
 /// The largest record that we write: a request's whole body, as an event or in quarantine, with its headers and the
 /// violations, which librdkafka and brokers count too.
-pub(super) fn max_record(config: &Config) -> usize {
+pub(crate) fn max_record(config: &Config) -> usize {
     const HEADERS: usize = 256 * 1024;
     config.ingest.max_body + HEADERS
 }
 
-pub(super) fn quarantine_topic(config: &Config, source: &str) -> String {
+pub(crate) fn quarantine_topic(config: &Config, source: &str) -> String {
     format!("{}quarantine.{source}", config.kafka.topic_prefix)
 }
 

@@ -184,7 +184,8 @@ mod tests {
         assert_eq!(sample.headers(&OCCASION), [("x-id", "d-test-1".to_owned())]);
         let body: Value = serde_json::from_slice(&sample.body(&OCCASION)).unwrap();
         let (at, time) = (1_767_225_600, "2026-01-01T00:00:00.250Z");
-        let expected = json!({"at": at, "ms": OCCASION.now_ms, "n": 7, "ts": "1767225600.1", "time": time, "a": "x \" test-1"});
+        let expected =
+            json!({"at": at, "ms": OCCASION.now_ms, "n": 7, "ts": "1767225600.1", "time": time, "a": "x \" test-1"});
         assert_eq!(body, expected);
         let form: Sample = serde_json::from_str(r#"{"event": "e", "body": "a=$id&b=1"}"#).unwrap();
         assert_eq!(form.body(&OCCASION), b"a=test-1&b=1");
@@ -192,6 +193,9 @@ mod tests {
 
     #[test]
     fn json_is_made_compact_and_nothing_else() {
-        assert_eq!(compact(" { \"a b\" : [ 1.90 , \"\\\" \\\\\" ] , \"\" : \" \" } "), r#"{"a b":[1.90,"\" \\"],"":" "}"#);
+        assert_eq!(
+            compact(" { \"a b\" : [ 1.90 , \"\\\" \\\\\" ] , \"\" : \" \" } "),
+            r#"{"a b":[1.90,"\" \\"],"":" "}"#
+        );
     }
 }

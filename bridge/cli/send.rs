@@ -220,7 +220,10 @@ impl Run<'_> {
         let now_ms = clock::now_ms();
         let message = self.maker.make(number, now_ms)?;
         let url = self.source.public_url.as_deref().unwrap_or(self.url);
-        message.unsigned(now_ms, url).sign(&self.source.scheme, self.secret).map_err(|error| unsigned(self.source, &error))
+        message
+            .unsigned(now_ms, url)
+            .sign(&self.source.scheme, self.secret)
+            .map_err(|error| unsigned(self.source, &error))
     }
 
     fn tell(

@@ -81,7 +81,7 @@ impl fmt::Display for Rate {
 }
 
 /// A duration as a person would write it, in the largest unit that loses nothing.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
     match units.into_iter().find(|(unit, _)| millis > 0 && millis.is_multiple_of(*unit)) {

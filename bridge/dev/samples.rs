@@ -195,7 +195,7 @@ mod tests {
         for kind in [Kind::Purchase, Kind::Lead, Kind::Invoice, Kind::Purchase] {
             let (left, right) = (one.next(kind, 1_767_225_600_000), two.next(kind, 1_767_225_600_000));
             assert_eq!(left.body, right.body);
-            serde_json::from_slice::<serde_json::Value>(&left.body).unwrap();
+            serde_json::from_slice::<Value>(&left.body).unwrap();
         }
     }
 }

@@ -217,12 +217,9 @@ impl Admin {
     /// Partitions and settings of a topic that exists.
     async fn change(&self, found: &TopicDifference) -> Result<(), Error> {
         let topic = found.topic.as_str();
-        let refused =
-            |asked: &'static str| move |(topic, code): (String, RDKafkaErrorCode)| Error::Topic {
-                topic,
-                asked,
-                source: code.into(),
-            };
+        let refused = |asked: &'static str| {
+            move |(topic, code): (String, RDKafkaErrorCode)| Error::Topic { topic, asked, source: code.into() }
+        };
         let native = self.native.as_ref().ok_or(Error::Stopped { role: "admin client" })?;
         let mut changed: Vec<(&str, &str)> = Vec::new();
         for change in &found.changes {
@@ -261,7 +258,8 @@ impl Admin {
         if missing.is_empty() {
             return Ok(());
         }
-        let settings: Vec<_> = missing.iter().map(|(plan, outcome)| difference::settings(plan, outcome.sized())).collect();
+        let settings: Vec<_> =
+            missing.iter().map(|(plan, outcome)| difference::settings(plan, outcome.sized())).collect();
         let topics: Vec<_> = missing
             .iter()
             .zip(&settings)

@@ -4,9 +4,11 @@
 //! topic has, somebody may rely on; where it has more than was planned, a note says so.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::admin::{Cleanup, TopicPlan};
 use super::preflight::{self, Finding, Preflight, TopicFacts};
+use crate::config::units::show_duration;
 
 /// What is done to a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,10 +74,8 @@ fn shown(setting: &str, value: &str) -> String {
     if setting != "retention.ms" {
         return value.to_owned();
     }
-    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
-    let whole = value.parse::<u64>().ok().filter(|ms| *ms > 0);
-    let unit = whole.and_then(|ms| units.iter().find(|(_, unit)| ms % unit == 0).map(|(name, unit)| (ms / unit, name)));
-    unit.map_or_else(|| value.to_owned(), |(count, unit)| format!("{value} ({count}{unit})"))
+    let span = value.parse().ok().map(Duration::from_millis);
+    span.map_or_else(|| value.to_owned(), |span| format!("{value} ({})", show_duration(span)))
 }
 
 /// What the plan asks for, once the cluster's size is known.
@@ -195,8 +195,6 @@ fn note(plan: &TopicPlan, facts: &TopicFacts, report: &mut Preflight) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const DAY: Duration = Duration::from_secs(86_400);

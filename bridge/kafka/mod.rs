@@ -27,8 +27,8 @@ use rdkafka::types::RDKafkaErrorCode;
 
 pub use admin::{Admin, Cleanup, TopicOutcome, TopicPlan};
 pub use client::Client;
-pub use difference::{Change, Difference, TopicDifference};
 pub use consume::{AssignmentEpoch, Consumer, Control, Event, StartAt, Trouble};
+pub use difference::{Change, Difference, TopicDifference};
 pub use offset::NextOffset;
 pub use peek::{Begin, Peek, Seen};
 pub use publish::{Health, Limits, Outgoing, Pending, Publisher};

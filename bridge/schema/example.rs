@@ -60,7 +60,8 @@ fn value(schema: &Value, named: &HashMap<String, &Value>, filling: &Filling<'_>,
         Value::Object(object) => object,
         _ => return None,
     };
-    if let Some(made) = object.get("logicalType").and_then(Value::as_str).and_then(|name| logical(name, object, filling))
+    if let Some(made) =
+        object.get("logicalType").and_then(Value::as_str).and_then(|name| logical(name, object, filling))
     {
         return Some(made);
     }

@@ -100,7 +100,7 @@ fn record<'r>(records: &'r [Record], entry: &Value) -> &'r Record {
 
 #[tokio::test]
 async fn the_good_events_of_a_request_are_in_their_topic_in_order_and_the_bad_ones_in_one_record() {
-    let bridge = Bridge::start(Setup { more_sources: SOURCES, ..Setup::new("batches") }).await;
+    let bridge = Bridge::start(Setup { more_sources: SOURCES.to_owned(), ..Setup::new("batches") }).await;
     let sent = hundred_with_three_bad();
     let answer = bridge.post(&senders::hubspot("crm", &sent)).await;
     let entries = entries(&answer);
@@ -150,7 +150,7 @@ async fn the_good_events_of_a_request_are_in_their_topic_in_order_and_the_bad_on
 
 #[tokio::test]
 async fn a_request_of_any_shape_is_one_event_or_several_or_kept_whole() {
-    let bridge = Bridge::start(Setup { more_sources: SOURCES, ..Setup::new("shapes") }).await;
+    let bridge = Bridge::start(Setup { more_sources: SOURCES.to_owned(), ..Setup::new("shapes") }).await;
     let none = bridge.post(&senders::hubspot("crm", b" [ ]\n")).await;
     assert!(entries(&none).is_empty(), "{}", none.text());
     let alone = bridge.post(&senders::hubspot("crm", contact(1).to_string().as_bytes())).await;
@@ -206,7 +206,7 @@ async fn a_request_of_any_shape_is_one_event_or_several_or_kept_whole() {
 
 #[tokio::test]
 async fn a_source_that_refuses_takes_all_events_of_a_request_or_none() {
-    let bridge = Bridge::start(Setup { more_sources: SOURCES, ..Setup::new("choosy") }).await;
+    let bridge = Bridge::start(Setup { more_sources: SOURCES.to_owned(), ..Setup::new("choosy") }).await;
     let answer = bridge.post(&senders::hubspot("choosy", &hundred_with_three_bad())).await;
     assert_eq!(answer.status, 422, "{}", answer.text());
     let problem = answer.json();
@@ -235,7 +235,7 @@ async fn without_kafka_a_request_is_not_promised_and_what_lands_all_the_same_is_
         bootstrap: bootstrap.clone(),
         deadline: "1500ms",
         more_ingest: "  max_in_flight_bytes: 1MiB\n",
-        more_sources: SOURCES,
+        more_sources: SOURCES.to_owned(),
         ..Setup::new("batches-no-kafka")
     };
     let bridge = Bridge::start(setup).await;

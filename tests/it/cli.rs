@@ -9,13 +9,13 @@ use serde_json::Value;
 use crate::harness::bridge::command;
 use crate::harness::process::folder;
 
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
-fn run(arguments: &[&str], input: &[u8]) -> Ran {
+pub(crate) fn run(arguments: &[&str], input: &[u8]) -> Ran {
     let mut command = command(arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.current_dir(env!("CARGO_MANIFEST_DIR")).spawn().expect("the bridge's binary");

@@ -13,6 +13,7 @@
 mod bad_input;
 mod batches;
 mod cli;
+mod commands;
 mod crash;
 mod drain;
 mod harness;

@@ -84,9 +84,10 @@ impl Outcome {
                 Some("is this a bridge's address? It ends in `/hooks/<source>`".to_owned())
             }
             StatusCode::PAYLOAD_TOO_LARGE => Some("`ingest.max_body` is the limit".to_owned()),
-            StatusCode::SERVICE_UNAVAILABLE => {
-                Some("nothing is lost: a provider would send it again. `/readyz` of the admin port says what is amiss".to_owned())
-            }
+            StatusCode::SERVICE_UNAVAILABLE => Some(
+                "nothing is lost: a provider would send it again. `/readyz` of the admin port says what is amiss"
+                    .to_owned(),
+            ),
             _ => None,
         };
         let exit = if answer.status == StatusCode::SERVICE_UNAVAILABLE { Exit::Unavailable } else { Exit::Problems };

@@ -75,7 +75,12 @@ enum From {
     File(Vec<u8>),
     Sample(Box<Sample>),
     /// Made up: an event of the configuration, where its name and its data go.
-    Event { name: String, schema: String, type_path: String, payload_path: String },
+    Event {
+        name: String,
+        schema: String,
+        type_path: String,
+        payload_path: String,
+    },
     /// Nothing but what `--data` says.
     Empty,
 }
@@ -112,9 +117,9 @@ impl Maker {
             let made_up = || compiled.as_ref().and_then(|compiled| made_up(compiled, source, event));
             return sample.or_else(made_up).ok_or_else(|| no_such_event(config, source, &samples, event));
         }
-        let compiled_source = compiled.as_ref().and_then(|compiled| {
-            compiled.sources.iter().find(|compiled| compiled.config.name == source.name)
-        });
+        let compiled_source = compiled
+            .as_ref()
+            .and_then(|compiled| compiled.sources.iter().find(|compiled| compiled.config.name == source.name));
         let is_taken = |sample: &&Sample| {
             let body = sample.body(&Occasion { id: "test", serial: 1, now_ms: clock::now_ms() });
             let headers = headers(&sample.headers(&Occasion { id: "test", serial: 1, now_ms: 0 }));
@@ -150,10 +155,12 @@ impl Maker {
             From::Sample(sample) => (headers(&sample.headers(&occasion)), sample.body(&occasion)),
             From::Event { name, schema, type_path, payload_path } => {
                 let event = example::example(schema, &Filling { text: &id, now_ms });
-                let event = event.ok_or_else(|| Refusal::usage(
-                    format!("no event can be made up from the schema of `{name}`"),
-                    "give a body with `--file FILE`",
-                ))?;
+                let event = event.ok_or_else(|| {
+                    Refusal::usage(
+                        format!("no event can be made up from the schema of `{name}`"),
+                        "give a body with `--file FILE`",
+                    )
+                })?;
                 let body = expr::assign(b"{}", payload_path, "=", &event);
                 let body = body.and_then(|body| expr::assign(&body, type_path, "=", &Value::from(name.as_str())));
                 (HeaderMap::new(), body.unwrap_or_default())
@@ -164,10 +171,12 @@ impl Maker {
             body = expr::assign(&body, path, "=", &Value::from(id.as_str())).unwrap_or(body);
         }
         for change in &self.changes {
-            body = expr::assign(&body, &change.path, "=", &change.value).ok_or_else(|| Refusal::usage(
-                format!("the body has no place `{}`", change.path),
-                "the parts before the last have to be objects; `[0]` is a place in a list",
-            ))?;
+            body = expr::assign(&body, &change.path, "=", &change.value).ok_or_else(|| {
+                Refusal::usage(
+                    format!("the body has no place `{}`", change.path),
+                    "the parts before the last have to be objects; `[0]` is a place in a list",
+                )
+            })?;
         }
         all.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
         for header in &self.headers {
@@ -205,8 +214,8 @@ fn no_such_event(config: &Config, source: &Source, samples: &[Sample], event: &s
 }
 
 fn headers(list: &[(&str, String)]) -> HeaderMap {
-    let parsed = list.iter().filter_map(|(name, value)| {
-        Some((HeaderName::try_from(*name).ok()?, HeaderValue::try_from(value).ok()?))
-    });
+    let parsed = list
+        .iter()
+        .filter_map(|(name, value)| Some((HeaderName::try_from(*name).ok()?, HeaderValue::try_from(value).ok()?)));
     parsed.collect()
 }

@@ -25,6 +25,8 @@ pub(crate) struct Setup {
     pub(crate) prefix: String,
     pub(crate) bootstrap: String,
     pub(crate) registry: String,
+    /// Of topics that are created.
+    pub(crate) partitions: u32,
     /// Where the sink writes; none without.
     pub(crate) database: Option<String>,
     /// As the file writes them.
@@ -32,7 +34,7 @@ pub(crate) struct Setup {
     pub(crate) drain_timeout: &'static str,
     /// Lines of `ingest`, and sources beside the usual ones, each with its indent.
     pub(crate) more_ingest: &'static str,
-    pub(crate) more_sources: &'static str,
+    pub(crate) more_sources: String,
     pub(crate) ingest_port: u16,
     pub(crate) admin_port: u16,
 }
@@ -45,11 +47,12 @@ impl Setup {
             prefix: format!("{name}-{}.", random_name()),
             bootstrap: services.bootstrap.clone(),
             registry: services.registry.clone(),
+            partitions: 4,
             database: None,
             deadline: "4500ms",
             drain_timeout: "20s",
             more_ingest: "",
-            more_sources: "",
+            more_sources: String::new(),
             ingest_port: free_port(),
             admin_port: free_port(),
         }
@@ -70,7 +73,7 @@ impl Setup {
     /// What [`Setup::write`] writes.
     pub(crate) fn yaml(&self) -> String {
         let Self { prefix, bootstrap, registry, deadline, drain_timeout, ingest_port, admin_port, .. } = self;
-        let Self { more_ingest, more_sources, .. } = self;
+        let Self { more_ingest, more_sources, partitions, .. } = self;
         let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/schemas");
         let sinks = self.database.as_ref().map(|url| {
             format!(
@@ -92,7 +95,7 @@ kafka:
   bootstrap_servers: {bootstrap}
   create_topics: true
   topic_prefix: {prefix}
-  topic_defaults: {{ partitions: 4 }}
+  topic_defaults: {{ partitions: {partitions} }}
   # A member that was killed is missed after six seconds instead of forty-five.
   librdkafka: {{ session.timeout.ms: "6000", heartbeat.interval.ms: "1000" }}
 
