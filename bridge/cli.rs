@@ -66,16 +66,30 @@ Exit codes: 0 fine, 1 found problems, 2 usage, 69 a service is unavailable, 78 c
 #[derive(Debug, clap::Args)]
 struct Common {
     /// The configuration file
-    #[arg(long, global = true, value_name = "FILE", default_value = "hookbridge.yaml", env = "HOOKBRIDGE_CONFIG")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "hookbridge.yaml",
+        env = "HOOKBRIDGE_CONFIG",
+        hide_env_values = true
+    )]
     config: PathBuf,
     /// Machine-readable output
     #[arg(long, global = true)]
     json: bool,
     /// What to log, as a tracing filter: `info` (the default; `dev`: `warn`), `hookbridge=debug,librdkafka=info`
-    #[arg(long, global = true, value_name = "FILTER", env = "HOOKBRIDGE_LOG")]
+    #[arg(long, global = true, value_name = "FILTER", env = "HOOKBRIDGE_LOG", hide_env_values = true)]
     log: Option<String>,
     /// How to log: `text` by default on a terminal, `json` elsewhere
-    #[arg(long, global = true, value_name = "FORMAT", value_enum, env = "HOOKBRIDGE_LOG_FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        value_enum,
+        env = "HOOKBRIDGE_LOG_FORMAT",
+        hide_env_values = true
+    )]
     log_format: Option<logs::Format>,
 }
 
@@ -216,5 +230,57 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// docs/commands.md, as the command line describes itself.
+    fn page() -> String {
+        let mut page = "<!-- Written by `HOOKBRIDGE_WRITE_DOCS=1 cargo test --lib the_page_of_commands`. -->\n\n\
+                        # Commands\n\n\
+                        What `--help` says of each. A configuration is read from `--config`, from `HOOKBRIDGE_CONFIG`, or\n\
+                        else from `hookbridge.yaml`; results go to standard output, everything else to standard error.\n\n\
+                        | exit code | |\n|---|---|\n| 0 | fine |\n| 1 | it worked, and found problems |\n| 2 | usage |\n\
+                        | 69 | a service cannot be reached |\n| 78 | configuration |\n"
+            .to_owned();
+        let mut root = Cli::command().term_width(100);
+        root.build();
+        describe(&mut root, "hookbridge", &mut page);
+        page
+    }
+
+    fn describe(command: &mut clap::Command, path: &str, page: &mut String) {
+        let help = command.render_long_help().to_string();
+        let lines: Vec<_> = help.lines().map(str::trim_end).collect();
+        let (level, help) = (if path.contains(' ') { "###" } else { "##" }, lines.join("\n"));
+        page.push_str(&format!("\n{level} {path}\n\n```\n{}\n```\n", help.trim_end()));
+        for inner in command.get_subcommands_mut().filter(|inner| inner.get_name() != "help") {
+            let path = format!("{path} {}", inner.get_name());
+            describe(inner, &path, page);
+        }
+    }
+
+    #[test]
+    fn the_page_of_commands_is_what_the_command_line_says() {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/commands.md");
+        if std::env::var_os("HOOKBRIDGE_WRITE_DOCS").is_some() {
+            std::fs::write(&file, page()).unwrap();
+        }
+        let written = std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(
+            written == page(),
+            "docs/commands.md is not what `--help` says: HOOKBRIDGE_WRITE_DOCS=1 writes it anew"
+        );
+    }
+
+    #[test]
+    fn every_preset_is_described_for_its_users() {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/sources.md");
+        let page = std::fs::read_to_string(file).unwrap();
+        for name in crate::catalog::preset_names() {
+            let section = page.split("\n### ").find(|section| section.starts_with(&format!("`{name}`")));
+            let section = section.unwrap_or_else(|| panic!("docs/sources.md has no section `{name}`"));
+            for part in ["**Where**", "**Secret**", "**Signed**", "**Event**", "**Limits**"] {
+                assert!(section.contains(part), "docs/sources.md: `{name}` says nothing under {part}");
+            }
+        }
     }
 }
