@@ -225,6 +225,8 @@ fn read_input(file: Option<&std::path::Path>) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
 
     #[test]
@@ -251,7 +253,7 @@ mod tests {
         let help = command.render_long_help().to_string();
         let lines: Vec<_> = help.lines().map(str::trim_end).collect();
         let (level, help) = (if path.contains(' ') { "###" } else { "##" }, lines.join("\n"));
-        page.push_str(&format!("\n{level} {path}\n\n```\n{}\n```\n", help.trim_end()));
+        let _ = write!(page, "\n{level} {path}\n\n```\n{}\n```\n", help.trim_end());
         for inner in command.get_subcommands_mut().filter(|inner| inner.get_name() != "help") {
             let path = format!("{path} {}", inner.get_name());
             describe(inner, &path, page);

@@ -176,8 +176,8 @@ mod tests {
                 let unsigned = Unsigned { id: "test-1", now_ms: NOW, url: URL, headers: &headers, body: &body };
                 let signed = unsigned.sign(&scheme, &signing).unwrap_or_else(|error| panic!("{name}: {error}"));
                 let request = |body| Request { method: "POST", url: "/", headers: &signed.headers, body };
-                let verified = verifier.verify(&request(&signed.body), NOW);
-                assert!(verified.is_ok(), "{name} {}: {verified:?}", sample.event);
+                let taken = verifier.verify(&request(&signed.body), NOW);
+                assert!(taken.is_ok(), "{name} {}: {taken:?}", sample.event);
                 // Mailgun's signature does not cover the event.
                 let mut forged = signed.body.to_vec();
                 forged.push(b' ');

@@ -138,7 +138,7 @@ fn presets(common: &Common, out: &mut dyn Write) -> io::Result<Exit> {
         Some(ListedPreset {
             preset: name,
             signed: in_short(&scheme),
-            ack_limit: scheme.ack_limit.map(|limit| show_duration(limit).to_string()),
+            ack_limit: scheme.ack_limit.map(show_duration),
             handshake: !scheme.handshake.is_empty(),
             several_events: described(&scheme).several_events,
             samples: samples(Some(name)),
@@ -224,7 +224,7 @@ fn show(common: &Common, name: &str, out: &mut dyn Write, err: &mut dyn Write) -
             public_url: source.public_url.as_deref(),
             listen: config.ingest.listen.to_string(),
             secrets: source.secrets.len(),
-            deadline: show_duration(source.deadline).to_string(),
+            deadline: show_duration(source.deadline),
             rules,
             all,
             on_unmapped: match source.on_unmapped {

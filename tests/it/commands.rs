@@ -267,7 +267,9 @@ fn alter(topic: &str, settings: &[(&str, &str)]) {
     let alter = AlterConfig::new(ResourceSpecifier::Topic(topic));
     let alter = settings.iter().fold(alter, |alter, (name, value)| alter.set(name, value));
     let answers = blocking(admin().alter_configs(&[alter], &AdminOptions::new())).expect("an answer");
-    answers.into_iter().for_each(|answer| _ = answer.expect("it is altered"));
+    for answer in answers {
+        answer.expect("it is altered");
+    }
 }
 
 fn setting(topic: &str, name: &str) -> String {

@@ -42,13 +42,13 @@ impl Outcome {
         let worst = events.iter().max_by_key(|event| rank(&event.status));
         let status = worst.map_or("answered", |event| event.status.as_str());
         let headline = match events {
-            [event] => headline(event),
+            [event] => in_a_line(event),
             events => format!("{status}: {} events", events.len()),
         };
         let mut details: Vec<String> = Vec::new();
         for event in events {
             if events.len() > 1 {
-                details.push(headline_of_many(event));
+                details.push(in_a_line(event));
             }
             details.extend(event_details(event));
         }
@@ -73,7 +73,7 @@ impl Outcome {
         let hint = match answer.status {
             StatusCode::UNAUTHORIZED => Some(format!(
                 "the bridge says no more, to anybody. Has it a source `{name}`? Has it this very secret, first in \
-                 `secrets`? Are the clocks of both machines right? Its metric hookbridge_signature_rejections_total \
+                 `secrets`? Are the clocks of both machines right? Its metric hookbridge_signatures_rejected_total \
                  names the reason"
             )),
             StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => Some(format!(
@@ -114,7 +114,7 @@ fn rank(status: &str) -> u8 {
     }
 }
 
-fn headline(event: &Receipt) -> String {
+fn in_a_line(event: &Receipt) -> String {
     let place = place(event).map(|place| format!(" in {place}")).unwrap_or_default();
     let event_type = event.event_type.as_deref().unwrap_or_default();
     let id = event.event_id.as_deref().unwrap_or_default();
@@ -128,10 +128,6 @@ fn headline(event: &Receipt) -> String {
         }
         other => format!("{other}: {named}{place}"),
     }
-}
-
-fn headline_of_many(event: &Receipt) -> String {
-    headline(event)
 }
 
 fn place(event: &Receipt) -> Option<String> {

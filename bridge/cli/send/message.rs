@@ -63,7 +63,7 @@ impl Message {
 
 /// Makes the requests of one command, each with an id of its own.
 pub(super) struct Maker {
-    from: From,
+    content: Content,
     id: Option<String>,
     headers: Vec<Header>,
     changes: Vec<Change>,
@@ -71,7 +71,7 @@ pub(super) struct Maker {
     id_path: Option<String>,
 }
 
-enum From {
+enum Content {
     File(Vec<u8>),
     Sample(Box<Sample>),
     /// Made up: an event of the configuration, where its name and its data go.
@@ -87,14 +87,14 @@ enum From {
 
 impl Maker {
     pub(super) fn new(config: &Config, file: &Path, source: &Source, args: &Args) -> Result<Self, Refusal> {
-        let from = Self::from(config, file, source, args)?;
-        let made_up = matches!(from, From::Empty);
+        let content = Self::content(config, file, source, args)?;
+        let made_up = matches!(content, Content::Empty);
         let plain = |text: &String| match Locator::parse(text) {
             Ok(Locator::Jq(path)) if made_up => expr::assign(b"{}", &path, "=", &Value::Null).map(|_| path),
             _ => None,
         };
         Ok(Self {
-            from,
+            content,
             id: args.id.clone(),
             headers: args.headers.clone(),
             changes: args.data.clone(),
@@ -102,9 +102,9 @@ impl Maker {
         })
     }
 
-    fn from(config: &Config, file: &Path, source: &Source, args: &Args) -> Result<From, Refusal> {
+    fn content(config: &Config, file: &Path, source: &Source, args: &Args) -> Result<Content, Refusal> {
         if let Some(path) = &args.file {
-            return read_input(Some(path)).map(From::File).map_err(|error| {
+            return read_input(Some(path)).map(Content::File).map_err(|error| {
                 Refusal::usage(format!("`{}` cannot be read: {error}", path.display()), "`-` is standard input")
             });
         }
@@ -113,7 +113,7 @@ impl Maker {
         let compiled = compile(config.clone(), file).ok();
         if let Some(event) = &args.event {
             let sample = samples.iter().find(|sample| sample.event == *event);
-            let sample = sample.map(|sample| From::Sample(Box::new(sample.clone())));
+            let sample = sample.map(|sample| Content::Sample(Box::new(sample.clone())));
             let made_up = || compiled.as_ref().and_then(|compiled| made_up(compiled, source, event));
             return sample.or_else(made_up).ok_or_else(|| no_such_event(config, source, &samples, event));
         }
@@ -130,14 +130,14 @@ impl Maker {
             })
         };
         if let Some(taken) = samples.iter().find(is_taken) {
-            return Ok(From::Sample(Box::new(taken.clone())));
+            return Ok(Content::Sample(Box::new(taken.clone())));
         }
         let first_event = config.events.keys().next();
         let made_up = first_event.zip(compiled.as_ref()).and_then(|(event, compiled)| made_up(compiled, source, event));
         match (made_up, samples.into_iter().next()) {
             (Some(made_up), _) => Ok(made_up),
-            (None, Some(sample)) => Ok(From::Sample(Box::new(sample))),
-            (None, None) if !args.data.is_empty() => Ok(From::Empty),
+            (None, Some(sample)) => Ok(Content::Sample(Box::new(sample))),
+            (None, None) if !args.data.is_empty() => Ok(Content::Empty),
             (None, None) => Err(Refusal::usage(
                 format!("source `{}` describes a scheme of your own, of which there is no sample", source.name),
                 "say what is in the body with `--data name=value`, or give one with `--file FILE`",
@@ -150,10 +150,10 @@ impl Maker {
         // A thousand a millisecond are more than one process sends.
         let serial = now_ms.unsigned_abs().saturating_mul(1_000).saturating_add(u64::from(number % 1_000));
         let occasion = Occasion { id: &id, serial, now_ms };
-        let (mut all, mut body) = match &self.from {
-            From::File(body) => (HeaderMap::new(), body.clone()),
-            From::Sample(sample) => (headers(&sample.headers(&occasion)), sample.body(&occasion)),
-            From::Event { name, schema, type_path, payload_path } => {
+        let (mut all, mut body) = match &self.content {
+            Content::File(body) => (HeaderMap::new(), body.clone()),
+            Content::Sample(sample) => (headers(&sample.headers(&occasion)), sample.body(&occasion)),
+            Content::Event { name, schema, type_path, payload_path } => {
                 let event = example::example(schema, &Filling { text: &id, now_ms });
                 let event = event.ok_or_else(|| {
                     Refusal::usage(
@@ -165,7 +165,7 @@ impl Maker {
                 let body = body.and_then(|body| expr::assign(&body, type_path, "=", &Value::from(name.as_str())));
                 (HeaderMap::new(), body.unwrap_or_default())
             }
-            From::Empty => (HeaderMap::new(), b"{}".to_vec()),
+            Content::Empty => (HeaderMap::new(), b"{}".to_vec()),
         };
         if let Some(path) = &self.id_path {
             body = expr::assign(&body, path, "=", &Value::from(id.as_str())).unwrap_or(body);
@@ -187,7 +187,7 @@ impl Maker {
 }
 
 /// An event of the configuration, for a source whose body says which one it is.
-fn made_up(compiled: &Compiled, source: &Source, event: &str) -> Option<From> {
+fn made_up(compiled: &Compiled, source: &Source, event: &str) -> Option<Content> {
     let EventRules::Direct { event_type, payload } = &source.events else { return None };
     let schema = compiled.events.get(event)?.schema.inlined.clone();
     let payload_path = payload.as_ref().map_or_else(|| ".".to_owned(), |payload| payload.text.trim().to_owned());
@@ -195,7 +195,7 @@ fn made_up(compiled: &Compiled, source: &Source, event: &str) -> Option<From> {
     // Only where both are plain paths can a body be made the other way round.
     expr::assign(b"{}", &type_path, "=", &Value::Null)?;
     expr::assign(b"{}", &payload_path, "=", &Value::Object(serde_json::Map::default()))?;
-    Some(From::Event { name: event.to_owned(), schema, type_path, payload_path })
+    Some(Content::Event { name: event.to_owned(), schema, type_path, payload_path })
 }
 
 fn no_such_event(config: &Config, source: &Source, samples: &[Sample], event: &str) -> Refusal {

@@ -31,7 +31,7 @@ pub(super) fn described(scheme: &SourceScheme) -> Described {
         event_time: scheme.event_time.iter().map(|text| place(text)).collect(),
         several_events: scheme.split.is_some(),
         handshakes: scheme.handshake.iter().map(handshake).collect(),
-        ack_limit: scheme.ack_limit.map(|limit| show_duration(limit).to_string()),
+        ack_limit: scheme.ack_limit.map(show_duration),
         docs: scheme.docs.clone(),
     }
 }
