@@ -41,7 +41,7 @@ impl From<Exit> for ExitCode {
 
 /// Webhooks into Kafka as versioned Avro events, and out again to marketing sinks, with receipts.
 #[derive(Debug, Parser)]
-#[command(name = "hookbridge", version, after_help = EXAMPLES)]
+#[command(name = "hookbridge", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Cli {
     #[command(flatten)]
     common: Common,
@@ -64,6 +64,7 @@ Exit codes: 0 fine, 1 found problems, 2 usage, 69 a service is unavailable, 78 c
 
 /// Options of every command.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Common {
     /// The configuration file
     #[arg(

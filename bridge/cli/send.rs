@@ -21,14 +21,14 @@ use crate::sender::{Sender, Signed};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  hookbridge send storefront                              a sample event of the preset's kind
-  hookbridge send stripe --event invoice.paid             one of its samples, by the provider's name
+  hookbridge send storefront                           a sample that the source takes
+  hookbridge send stripe --event invoice.paid          one of its samples, by the provider's name
   hookbridge send stripe --data data.object.amount_paid=500
-  hookbridge send leads --data email=ana@example.com      for a scheme of your own: the fields of the body
-  hookbridge send storefront --file event.json            your own body; `-` for standard input
+  hookbridge send leads --data email=ana@example.com   the fields, for a scheme of your own
+  hookbridge send storefront --file event.json         your own body; `-` for standard input
   hookbridge send stripe --to https://hooks.example.com/hooks/stripe
-  hookbridge send storefront --count 100 --rate 20        100 different events, 20 a second
-  hookbridge send storefront --repeat 3                   the same request three times, as providers do
+  hookbridge send storefront --count 100 --rate 20     100 different events, 20 a second
+  hookbridge send storefront --repeat 3                one request three times, as providers do
 
 Exit codes: 0 accepted, 1 refused or quarantined, 69 the bridge cannot be reached or answers 503";
 

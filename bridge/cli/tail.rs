@@ -15,22 +15,23 @@ use crate::app::start::quarantine_topic;
 use crate::clock;
 use crate::config::units::parse_duration;
 use crate::config::{self, Config};
-use crate::kafka::{Begin, Client, Error, Peek, Record, Seen, TopicPartition};
+use crate::kafka::peek::{Begin, Peek, Seen};
+use crate::kafka::{Client, Error, Record, TopicPartition};
 use crate::schema::registry::Registry;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  hookbridge tail                                    what comes in from now on, of every topic; Ctrl-C ends it
-  hookbridge tail --last 10                          the last ten
-  hookbridge tail purchase_completed --since 10m     one event type, of the last ten minutes
-  hookbridge tail --source stripe -n 1               waits for the next event of one source
+  hookbridge tail                                  what comes in from now on; Ctrl-C ends it
+  hookbridge tail --last 10                        the last ten
+  hookbridge tail purchase_completed --since 10m   one event type, of the last ten minutes
+  hookbridge tail --source stripe -n 1             waits for the next event of one source
   hookbridge tail quarantine.stripe --from-beginning
   hookbridge tail --from-beginning --json | jq .data
 
-A line: time of receipt, event type, event id, key, topic, partition@offset, and the event without its nulls. Of a topic
-in quarantine: why, and the request as it came. With --json nothing is left out.
+A line: time of receipt, event type, event id, key, topic, partition@offset, and the event without
+its nulls. Of a request in quarantine: why, and its body as it came. With --json nothing is left out.
 
-Exit codes: 0 fine, 1 there is no such topic yet, 2 usage, 69 Kafka cannot be reached, 78 configuration";
+Exit codes: 0 fine, 1 there is no such topic yet, 69 Kafka cannot be reached, 78 configuration";
 
 /// Records that `--last` may ask for: they are held and sorted by time.
 const MAX_LAST: u64 = 10_000;

@@ -4,9 +4,10 @@
 //!  client   ── settings, and how they are layered ──▶ every librdkafka instance below
 //!  publish  ── records out: bounded, acknowledged, the producer replaced after a fatal error
 //!  consume  ── records in: one poll thread a group, a closed enum of events on one bounded channel
-//!  admin    ── topics created, looked at and changed; `preflight`'s verdict on them, `difference` from what is planned
-//!  peek     ── records looked at, outside any group: for people
+//!  admin    ── topics created and looked at, and `preflight`'s verdict on them
 //!  mock     ── librdkafka's in-process cluster, for `dev` only
+//!  difference ── what topics lack of what was planned, which `admin` mends
+//!  peek     ── records looked at, outside any group: for people
 //! ```
 
 pub mod admin;
@@ -30,7 +31,6 @@ pub use client::Client;
 pub use consume::{AssignmentEpoch, Consumer, Control, Event, StartAt, Trouble};
 pub use difference::{Change, Difference, TopicDifference};
 pub use offset::NextOffset;
-pub use peek::{Begin, Peek, Seen};
 pub use publish::{Health, Limits, Outgoing, Pending, Publisher};
 
 /// A partition of a topic.
