@@ -1,12 +1,12 @@
 //! hookbridge: webhooks into Kafka as versioned Avro events, and out again to marketing sinks.
 //!
 //! ```text
-//!  provider ──HTTP──▶ ingest: verify ▶ map ▶ validate+encode ▶ publish ──▶ Kafka  events.*
-//!                       │ 401              │ quarantine.*         │ 2xx           │  one consumer group per sink
-//!                                                                                ▼
-//!                                                              deliver: route ▶ consent ▶ send ▶ settle
-//!                                                                                │
-//!                                                                             Postgres, HTTP
+//!  provider ──HTTP──▶ ingest: verify ▶ split ▶ map ▶ validate+encode ▶ publish ──▶ Kafka  events.*
+//!                       │ 401                      │ quarantine.*         │ 2xx           │  one consumer group per sink
+//!                                                                                        ▼
+//!                                                                      deliver: route ▶ consent ▶ send ▶ settle
+//!                                                                                        │
+//!                                                                                     Postgres, HTTP
 //! ```
 //!
 //! Read the modules in this order, which is the order in which data flows.

@@ -236,6 +236,7 @@ const PURE: &[&str] = &[
     "bridge/ingest/verify",
     "bridge/ingest/handshake",
     "bridge/ingest/split",
+    "bridge/ingest/form",
     "bridge/ingest/map",
     "bridge/schema/plan",
     "bridge/schema/compat",

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::expr::{Json, Program};
 
 fn splitter(each: &[&str], parent_as: Option<&str>) -> Splitter {
     let each = each.iter().map(|&path| path.to_owned()).collect();
@@ -175,7 +176,7 @@ fn written(value: &Value, dice: &mut impl Iterator<Item = u8>) -> String {
     fn text(of: &str, dice: &mut impl Iterator<Item = u8>) -> String {
         let mut written = String::from("\"");
         for character in of.chars() {
-            if dice.next().unwrap_or(0) % 4 == 0 {
+            if dice.next().unwrap_or(0).is_multiple_of(4) {
                 let mut units = [0; 2];
                 written.extend(character.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
             } else {
@@ -265,4 +266,52 @@ proptest! {
             }
         }
     }
+}
+
+/// What a preset makes of a body: each event, with the first of the preset's ids that it has.
+fn identified(preset: &str, body: &str) -> Vec<(String, Option<String>)> {
+    let scheme = crate::catalog::preset(preset).unwrap();
+    let splitter = Splitter::compile(scheme.split.as_ref().unwrap()).unwrap();
+    let programs: Vec<Program> = scheme.event_id.iter().map(|text| Program::compile(text).unwrap()).collect();
+    let id = |event: &str| {
+        let event = Json::new(event.as_bytes()).unwrap();
+        let mut ids = programs.iter().filter_map(|program| program.scalar(&event).unwrap());
+        ids.find(|id| !id.is_empty())
+    };
+    split(&splitter, body).into_iter().map(|event| (event.to_string(), id(&event))).collect()
+}
+
+#[test]
+fn the_presets_that_split_give_each_event_an_id_of_its_own() {
+    let ids = |preset: &str, body: Value| -> Vec<Option<String>> {
+        identified(preset, &body.to_string()).into_iter().map(|(_, id)| id).collect()
+    };
+    let some = |texts: &[&str]| texts.iter().map(|&text| Some(text.to_owned())).collect::<Vec<_>>();
+    let of_hubspot = json!({"eventId": 1, "subscriptionId": 2, "portalId": 3, "objectId": 4, "occurredAt": 5});
+    assert_eq!(ids("hubspot", json!([of_hubspot, {"vid": 1}])), [Some("3:2:1:4:5".to_owned()), None]);
+    assert_eq!(ids("sendgrid", json!([{"sg_event_id": "a"}, {"sg_event_id": "b"}])), some(&["a", "b"]));
+    assert_eq!(ids("segment", json!({"messageId": "one"})), some(&["one"]));
+
+    let of_meta = |entry: Value| ids("meta", json!({"object": "o", "entry": [entry]}));
+    let change = |value: Value| json!({"field": "f", "value": value});
+    assert_eq!(of_meta(json!({"id": "1", "changes": [change(json!({"leadgen_id": "lead"}))]})), some(&["lead"]));
+    // WhatsApp tells of one message several times: once that it came, and for one of ours each of its states.
+    let whatsapp = json!({"id": "1", "changes": [
+        change(json!({"messages": [{"id": "m1"}, {"id": "m2"}]})),
+        change(json!({"statuses": [{"id": "m3", "status": "sent"}]})),
+        change(json!({"statuses": [{"id": "m3", "status": "read"}]})),
+    ]});
+    assert_eq!(of_meta(whatsapp), some(&["m1,m2", "m3:sent", "m3:read"]));
+    let messenger = json!({"id": "1", "messaging": [{"message": {"mid": "mid1"}, "sender": {"id": "s"}}]});
+    assert_eq!(of_meta(messenger), some(&["mid1"]));
+    // A page's changes have no id: two of one field and second are two, and a repeat of them is the same two.
+    let feed =
+        json!({"time": 9, "id": "1", "changes": [change(json!({"item": "like"})), change(json!({"item": "post"}))]});
+    let first = of_meta(feed.clone());
+    assert!(
+        first.iter().flatten().all(|id| id.starts_with("o:1:9:f:") && id.len() == "o:1:9:f:".len() + 16),
+        "{first:?}"
+    );
+    assert_ne!(first[0], first[1]);
+    assert_eq!(of_meta(feed), first);
 }
