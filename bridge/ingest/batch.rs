@@ -14,10 +14,10 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 
 use super::answer::{self, Problem, Receipt, Status, Violations, Wrong};
-use super::fault::Fault;
+use super::fault::{Fault, Faults};
 use super::line::{Line, Route, Source};
 use super::map::{Mapped, Mapping};
-use super::publish::{self, Faults, InFlight, Origin, Unconfirmed};
+use super::publish::{self, InFlight, Origin, Unconfirmed};
 use super::split::MAX_EVENTS;
 use super::{Unverified, unconfirmed};
 

@@ -1,9 +1,17 @@
 //! Why an authentic request, or an event of it, is no event that a topic may hold.
 
+use serde::Serialize;
+
 use super::answer::{Violations, Wrong};
 use super::map::Failure;
 use super::split;
 use crate::schema::plan::Refused;
+
+/// Bytes of the violations in a quarantine record's header: with the indices and the original headers they fit into the
+/// 256 KiB that records have beside a body. A hundred take some 20 KiB; only pointers full of escapes take more.
+const MAX_VIOLATIONS_BYTES: usize = 128 * 1024;
+/// The reason of a request whose events are at fault for different ones.
+const MIXED: &str = "mixed";
 
 /// What is wrong, and how much of it there is.
 #[derive(Debug)]
@@ -92,5 +100,114 @@ impl Fault {
 
     pub(super) fn violations(&self) -> Violations<'_> {
         Violations { violations: &self.wrongs, violations_total: self.total }
+    }
+}
+
+/// What is wrong with a request: each event that is at fault, by its place in the request.
+pub(super) struct Faults<'f> {
+    /// At least one, in order.
+    pub(super) list: &'f [(usize, Fault)],
+    /// How many events the request has; `None` where it could not be told.
+    pub(super) events: Option<usize>,
+}
+
+impl Faults<'_> {
+    /// The reason that all have, else `mixed`.
+    pub(super) fn reason(&self) -> &'static str {
+        let mut reasons = self.list.iter().map(|(_, fault)| fault.reason);
+        let first = reasons.next().unwrap_or(MIXED);
+        if reasons.all(|reason| reason == first) { first } else { MIXED }
+    }
+
+    /// The event's id, where there is no other event.
+    pub(super) fn event_id(&self) -> Option<&str> {
+        match self.list {
+            [(_, fault)] if self.events == Some(1) => fault.event_id.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// `[1,4]`.
+    pub(super) fn failed_json(&self) -> Vec<u8> {
+        let failed: Vec<usize> = self.list.iter().map(|(index, _)| *index).collect();
+        // Numbers always serialize.
+        serde_json::to_vec(&failed).unwrap_or_default()
+    }
+
+    /// `{"total": n, "violations": [...]}`, with as many as [`MAX_VIOLATIONS_BYTES`] hold.
+    pub(super) fn violations_json(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Header<'a> {
+            total: usize,
+            violations: &'a [&'a Wrong],
+        }
+        let total = self.list.iter().map(|(_, fault)| fault.total).sum();
+        let mut all: Vec<&Wrong> = self.list.iter().flat_map(|(_, fault)| &fault.wrongs).collect();
+        loop {
+            // Text and numbers always serialize.
+            let json = serde_json::to_vec(&Header { total, violations: &all }).unwrap_or_default();
+            if json.len() <= MAX_VIOLATIONS_BYTES || all.is_empty() {
+                return json;
+            }
+            all.truncate(all.len() / 2);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn faults(reasons: &[&'static str]) -> Vec<(usize, Fault)> {
+        let fault = |(at, &reason): (usize, &&'static str)| {
+            let mut fault = Fault { event_id: Some("id".to_owned()), ..Fault::new(reason, "what".to_owned()) };
+            fault.of_event(Some(3 * at), 100);
+            (3 * at, fault)
+        };
+        reasons.iter().enumerate().map(fault).collect()
+    }
+
+    fn violations(faults: &Faults<'_>) -> Value {
+        serde_json::from_slice(&faults.violations_json()).unwrap()
+    }
+
+    #[test]
+    fn a_quarantined_request_tells_which_events_are_at_fault_and_why() {
+        let list = faults(&["invalid", "invalid", "null_key"]);
+        let all = Faults { list: &list, events: Some(9) };
+        assert_eq!((all.reason(), all.event_id(), all.failed_json()), ("mixed", None, b"[0,3,6]".to_vec()));
+        let told = violations(&all);
+        assert_eq!(told["total"], json!(3));
+        let second = json!({"index": 3, "pointer": "", "reason": "invalid", "message": "what"});
+        assert_eq!(told["violations"][1], second);
+
+        assert_eq!(Faults { list: &list[..2], events: Some(9) }.reason(), "invalid");
+        assert_eq!(Faults { list: &list[..1], events: Some(1) }.event_id(), Some("id"));
+        assert_eq!(Faults { list: &list[..1], events: Some(2) }.event_id(), None, "the others are in the request too");
+        assert_eq!(Faults { list: &list[..1], events: None }.event_id(), None);
+    }
+
+    #[test]
+    fn the_violations_of_a_header_are_bounded_in_bytes_and_their_number_is_told() {
+        let mut list = faults(&["invalid"; 100]);
+        for (_, fault) in &mut list {
+            fault.wrongs[0].pointer = "\u{1}".repeat(512);
+        }
+        let all = Faults { list: &list, events: Some(300) };
+        assert!(all.violations_json().len() <= MAX_VIOLATIONS_BYTES);
+        let told = violations(&all);
+        assert_eq!(told["total"], json!(100));
+        assert!(told["violations"].as_array().unwrap().len() > 20, "{told}");
+    }
+
+    #[test]
+    fn results_of_one_event_are_at_fault_together_and_a_request_shows_so_many() {
+        let [(_, first), (_, second)]: [_; 2] = faults(&["invalid", "null_key"]).try_into().unwrap();
+        let mut both = first.and(second);
+        assert_eq!((both.reason, both.total, both.wrongs.len()), ("invalid", 2, 2));
+        both.of_event(Some(7), 1);
+        assert_eq!((both.total, both.wrongs.len(), both.wrongs[0].index), (2, 1, Some(7)));
     }
 }

@@ -28,10 +28,9 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::ingest::answer::{Problem, Receipt, Status};
-use crate::ingest::fault::Fault;
+use crate::ingest::fault::{Fault, Faults};
 use crate::ingest::line::{Line, Source};
 use crate::ingest::map::{Mapped, Mapping};
-use crate::ingest::publish::Faults;
 use crate::ingest::split::Splitter;
 use crate::metrics::SourceMetrics;
 

@@ -4,13 +4,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use http::{HeaderMap, HeaderName, header as http_header};
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::Unverified;
-use super::answer::Wrong;
-use super::fault::Fault;
+use super::fault::{Fault, Faults};
 use super::line::{Line, Route, Source};
 use super::map::{Failure, Mapped};
 use crate::calendar::Rfc3339;
@@ -29,12 +27,6 @@ const SECRET_HEADERS: [HeaderName; 4] = [
 ];
 /// Bytes of one original header's value kept in quarantine; with at most 100 headers in a head of 16 KiB, all of them.
 const MAX_HEADER_VALUE: usize = 16 * 1024;
-
-/// Bytes of the violations in a quarantine record's header: with the indices and the original headers they fit into the
-/// 256 KiB that records have beside a body. A hundred take some 20 KiB; only pointers full of escapes take more.
-const MAX_VIOLATIONS_BYTES: usize = 128 * 1024;
-/// The reason of a request whose events are at fault for different ones.
-const MIXED: &str = "mixed";
 
 thread_local! {
     /// Buffers kept by each worker thread: encoding never awaits, so no two requests share them.
@@ -262,63 +254,14 @@ pub(super) fn hand_over(
     Ok(Sent::new(pending, Count::Event(route.accepted.clone())))
 }
 
-/// What is wrong with a request: each event that is at fault, by its place in the request.
-pub(super) struct Faults<'f> {
-    /// At least one, in order.
-    pub(super) list: &'f [(usize, Fault)],
-    /// How many events the request has; `None` where it could not be told.
-    pub(super) events: Option<usize>,
-}
-
-impl Faults<'_> {
-    fn reason(&self) -> &'static str {
-        let mut reasons = self.list.iter().map(|(_, fault)| fault.reason);
-        let first = reasons.next().unwrap_or(MIXED);
-        if reasons.all(|reason| reason == first) { first } else { MIXED }
+/// What a quarantined request adds to: its events at fault, by reason.
+fn counts(source: &Source, faults: &Faults<'_>) -> Count {
+    let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for (_, fault) in faults.list {
+        *counts.entry(fault.reason).or_default() += 1;
     }
-
-    /// The event's id, where there is no other event.
-    fn event_id(&self) -> Option<&str> {
-        match self.list {
-            [(_, fault)] if self.events == Some(1) => fault.event_id.as_deref(),
-            _ => None,
-        }
-    }
-
-    fn count(&self, source: &Source) -> Count {
-        let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
-        for (_, fault) in self.list {
-            *counts.entry(fault.reason).or_default() += 1;
-        }
-        let counters = counts.into_iter().map(|(reason, count)| (source.metrics.quarantined(reason), count));
-        Count::Quarantined(counters.collect())
-    }
-
-    /// `[1,4]`.
-    fn failed_json(&self) -> Vec<u8> {
-        let failed: Vec<usize> = self.list.iter().map(|(index, _)| *index).collect();
-        // Numbers always serialize.
-        serde_json::to_vec(&failed).unwrap_or_default()
-    }
-
-    /// `{"total": n, "violations": [...]}`, with as many as [`MAX_VIOLATIONS_BYTES`] hold.
-    fn violations_json(&self) -> Vec<u8> {
-        #[derive(Serialize)]
-        struct Header<'a> {
-            total: usize,
-            violations: &'a [&'a Wrong],
-        }
-        let total = self.list.iter().map(|(_, fault)| fault.total).sum();
-        let mut all: Vec<&Wrong> = self.list.iter().flat_map(|(_, fault)| &fault.wrongs).collect();
-        loop {
-            // Text and numbers always serialize.
-            let json = serde_json::to_vec(&Header { total, violations: &all }).unwrap_or_default();
-            if json.len() <= MAX_VIOLATIONS_BYTES || all.is_empty() {
-                return json;
-            }
-            all.truncate(all.len() / 2);
-        }
-    }
+    let counters = counts.into_iter().map(|(reason, count)| (source.metrics.quarantined(reason), count));
+    Count::Quarantined(counters.collect())
 }
 
 /// Hands a request over for quarantine: its raw bytes, why it is there, and its headers less the secrets.
@@ -358,5 +301,5 @@ pub(super) fn quarantine(
         timestamp_ms: None,
     };
     let pending = line.publisher.publish(outgoing).map_err(Unconfirmed::Kafka)?;
-    Ok(Sent::new(pending, faults.count(source)))
+    Ok(Sent::new(pending, counts(source, faults)))
 }
