@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
@@ -51,6 +52,26 @@ const PRODUCER_PROMISES: &[(&str, &str)] = &[
     ("partitioner", "murmur2_random"),
     ("allow.auto.create.topics", "false"),
     ("statistics.interval.ms", "0"),
+];
+
+/// After this long the coordinator aborts a transaction by itself: what a crash holds readers up for, with its scan.
+pub(super) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Each timeout lies below the next, and the bound on a call below all. With a socket timeout below the transaction's a
+/// held EndTxn ended a later transaction of the same epoch; librdkafka refuses more than 100 ms above it and takes
+/// 100 ms less where none is set.
+const TRANSACTION_PROMISES: &[(&str, &str)] = &[
+    ("transaction.timeout.ms", "15000"),
+    ("socket.timeout.ms", "15000"),
+    ("message.timeout.ms", "10000"),
+    ("request.timeout.ms", "5000"),
+    // Nothing is sent again in less than four fifths of it: see `transact/doubt.rs`.
+    ("retry.backoff.ms", "100"),
+    ("retry.backoff.max.ms", "500"),
+    // A batch is there whole before it is sent.
+    ("linger.ms", "0"),
+    // The connections' counters: what a transaction that took longer waits for before the next.
+    ("statistics.interval.ms", "100"),
 ];
 
 const CONSUMER_DEFAULTS: &[(&str, &str)] = &[
@@ -221,6 +242,15 @@ impl Client {
         config
     }
 
+    pub(super) fn transactional_config(&self, id: &str) -> ClientConfig {
+        let mut config = self.producer_config(Limits::default(), Tuning::default());
+        for (name, value) in TRANSACTION_PROMISES {
+            config.set(*name, *value);
+        }
+        config.set("transactional.id", id);
+        config
+    }
+
     pub(super) fn consumer_config(&self, group: &str) -> ClientConfig {
         let mut config = self.config(CONSUMER_DEFAULTS, CONSUMER_PROMISES);
         config.set("group.id", group);
@@ -301,6 +331,8 @@ impl ClientContext for Logged {
     }
 }
 
+impl ConsumerContext for Logged {}
+
 impl ProducerContext for Logged {
     type DeliveryOpaque = ();
 
@@ -375,6 +407,18 @@ mod tests {
         let client = Client::new(&kafka(&[]), "test").unwrap();
         client.producer_config(Limits::default(), Tuning::default()).create_native_config().unwrap();
         client.consumer_config("g").create_native_config().unwrap();
+        client.transactional_config("t").create_native_config().unwrap();
+    }
+
+    #[test]
+    fn the_timeouts_of_a_transaction_are_the_same_whatever_the_user_tunes() {
+        let client = Client::new(&kafka(&[("socket.timeout.ms", "4000"), ("retry.backoff.ms", "1")]), "test").unwrap();
+        let config = client.transactional_config("hookbridge.crm.0");
+        let transaction = TRANSACTION_TIMEOUT.as_millis().to_string();
+        assert_eq!(config.get("transaction.timeout.ms"), Some(transaction.as_str()));
+        assert_eq!(config.get("socket.timeout.ms"), Some(transaction.as_str()));
+        assert_eq!(config.get("retry.backoff.ms"), Some("100"));
+        assert_eq!(config.get("transactional.id"), Some("hookbridge.crm.0"));
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //!  client   ── settings, and how they are layered ──▶ every librdkafka instance below
 //!  publish  ── records out: bounded, acknowledged, the producer replaced after a fatal error
 //!  consume  ── records in: one poll thread a group, a closed enum of events on one bounded channel
+//!  transact ── records out and offsets, committed together: one thread a transactional id
+//!  restore  ── receipts in, up to their real ends, before anything is sent; then followed
 //!  admin    ── topics created and looked at, and `preflight`'s verdict on them
 //!  mock     ── librdkafka's in-process cluster, for `dev` only
 //!  difference ── what topics lack of what was planned, which `admin` mends
@@ -19,6 +21,8 @@ pub mod offset;
 pub mod peek;
 pub mod preflight;
 pub mod publish;
+pub mod restore;
+pub mod transact;
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,10 +32,11 @@ use rdkafka::types::RDKafkaErrorCode;
 
 pub use admin::{Admin, Cleanup, TopicOutcome, TopicPlan};
 pub use client::Client;
-pub use consume::{AssignmentEpoch, Consumer, Control, Event, StartAt, Trouble};
+pub use consume::{AssignmentEpoch, Consumer, Control, Event, Membership, StartAt, Trouble};
 pub use difference::{Change, Difference, TopicDifference};
 pub use offset::NextOffset;
 pub use publish::{Health, Limits, Outgoing, Pending, Publisher};
+pub use transact::{Abort, Batch, Doubt, Finish, TransactionalId, Transactor, Write};
 
 /// A partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -175,6 +180,16 @@ pub enum Error {
     #[error("the committed offsets of group {group} cannot be read")]
     Committed {
         group: String,
+        #[source]
+        source: Code,
+    },
+    /// For good: two processes have one slot.
+    #[error("another process has opened a producer of the transactional id {transactional_id}")]
+    Fenced { transactional_id: String },
+    #[error("no transactional producer of id {transactional_id} after {waited:?}")]
+    Transactions {
+        transactional_id: String,
+        waited: Duration,
         #[source]
         source: Code,
     },

@@ -22,4 +22,5 @@ mod load;
 mod postgres_sink;
 mod reload;
 mod the_line;
+mod transactions;
 mod trio;

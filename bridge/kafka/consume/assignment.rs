@@ -110,6 +110,11 @@ impl Assignment {
         self.iter().map(|(at, _)| at).collect()
     }
 
+    /// Under which epoch each partition is held.
+    pub(super) fn epochs(&self) -> BTreeMap<TopicPartition, AssignmentEpoch> {
+        self.iter().map(|(at, state)| (at, state.epoch)).collect()
+    }
+
     /// Of partitions that were looked up, those that are still to be announced under that epoch; they count as
     /// announced from now on.
     pub(super) fn announce(

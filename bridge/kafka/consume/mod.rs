@@ -14,6 +14,7 @@
 mod assignment;
 mod clerk;
 mod context;
+mod membership;
 mod poll;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -27,6 +28,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub(super) use self::poll::record;
 use super::{Client, Code, Error, NextOffset, Record, TopicPartition};
+
+pub use membership::Membership;
 
 /// Events that may wait for the loop: with [`BATCH_BYTES`] a batch, at most 8 MiB for each sink.
 const EVENTS: usize = 8;
@@ -170,6 +173,7 @@ impl Consumer {
             starved: AtomicBool::new(false),
             lags: Mutex::new(Vec::new()),
             ended: watched,
+            membership: watch::Sender::new(None),
         });
         poll::start(client, topics, Arc::clone(&shared), sender, ended)?;
         Ok(Self { events, shared })
@@ -248,6 +252,12 @@ impl Control {
         answer.await.unwrap_or(Err(Error::Stopped { role: "consumer" }))
     }
 
+    /// What a transaction is to be begun with, and every change of it; `None` while there is nothing to commit for.
+    #[must_use]
+    pub fn membership(&self) -> watch::Receiver<Option<Membership>> {
+        self.shared.membership.subscribe()
+    }
+
     /// The lag of each assigned partition.
     #[must_use]
     pub fn lag(&self) -> Vec<Lag> {
@@ -273,6 +283,7 @@ struct Shared {
     starved: AtomicBool,
     lags: Mutex<Vec<Lag>>,
     ended: watch::Receiver<bool>,
+    membership: watch::Sender<Option<Membership>>,
 }
 
 /// What the loop has ordered since the poll thread last looked. Orders for one partition replace each other, so the

@@ -92,6 +92,7 @@ fn run(
     orders.commits.clear();
     drop(orders);
     shared.lags().clear();
+    shared.membership.send_replace(None);
     ended.send_replace(true);
     // This thread has no duty any more, so it may wait for room; nobody listening is fine too.
     let _ = events.blocking_send(Event::Ended(cause));

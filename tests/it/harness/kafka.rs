@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::process::{Process, folder, free_port, run};
+use super::proxy::Proxy;
 
 /// A JVM on two shared cores may take its time; a start that hangs is worse than a slow one.
 const START: Duration = Duration::from_secs(120);
@@ -16,6 +17,8 @@ pub(crate) struct Kafka {
     classpath: String,
     folder: PathBuf,
     port: u16,
+    /// A second listener, and the port under which it tells clients that it is reached: a proxy's, where one listens.
+    behind: (u16, u16),
     process: Process,
 }
 
@@ -24,19 +27,26 @@ impl Kafka {
     pub(crate) fn start(classpath: &str) -> Result<Self, String> {
         let folder = folder("kafka");
         let port = free_port();
+        let behind = (free_port(), free_port());
         let settings = folder.join("server.properties");
-        fs::write(&settings, properties(&folder, port, free_port())).map_err(|error| error.to_string())?;
+        fs::write(&settings, properties(&folder, port, behind, free_port())).map_err(|error| error.to_string())?;
         fs::write(folder.join("log4j2.properties"), LOGGING).map_err(|error| error.to_string())?;
         let mut format = java(classpath, &folder, "64m", "kafka.tools.StorageTool");
         format.args(["format", "-t", "aG9va2JyaWRnZS1pdC0wMQ", "-c"]).arg(&settings);
         run("formatting Kafka's log folder", &mut format)?;
         let process = launch(classpath, &folder)?;
         process.wait_ready(START)?;
-        Ok(Self { classpath: classpath.to_owned(), folder, port, process })
+        Ok(Self { classpath: classpath.to_owned(), folder, port, behind, process })
     }
 
     pub(crate) fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// A proxy before this broker; clients that start from its port never get past it. One a broker.
+    pub(crate) fn proxied(&self) -> Proxy {
+        let (target, port) = self.behind;
+        Proxy::start(port, target)
     }
 
     /// The broker is gone from one moment to the next, and clients see connections refused.
@@ -79,15 +89,15 @@ fn java(classpath: &str, folder: &Path, heap: &str, main: &str) -> Command {
     command
 }
 
-fn properties(folder: &Path, port: u16, controller: u16) -> String {
+fn properties(folder: &Path, port: u16, (behind, proxy): (u16, u16), controller: u16) -> String {
     format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{behind},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={data}
 # A topic comes into being because somebody asked for it, never because somebody wrote to it.
 auto.create.topics.enable=false

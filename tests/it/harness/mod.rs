@@ -9,6 +9,7 @@ pub(crate) mod kafka;
 pub(crate) mod maven;
 pub(crate) mod postgres;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod reader;
 pub(crate) mod registry;
 pub(crate) mod senders;

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::super::clerk::not_up_yet;
 use super::super::context::{Rebalance, give_up, take_over};
-use super::super::{Event, TopicPartition, Trouble};
+use super::super::{Event, Membership, TopicPartition, Trouble};
 use super::{Poller, Revoking, SLEEP_SEEKING};
 use crate::kafka::code_of;
 
@@ -26,6 +26,7 @@ impl Poller {
     /// Takes the partitions at once, paused, so that the group goes on; the loop says later where each starts.
     fn assign(&mut self, partitions: &[TopicPartition]) {
         self.between = false;
+        let membership = Membership::take(&self.consumer, &self.shared.group);
         // The place does not matter: every start seeks. It has to be one that exists, or librdkafka would look
         // committed offsets up itself and complain where there are none.
         let list = list(partitions, Some(Offset::Beginning));
@@ -33,17 +34,37 @@ impl Poller {
             self.trouble(Trouble::Other { source: code_of(&error), reason: error.to_string() });
             return;
         }
-        if partitions.is_empty() {
-            return;
+        if !partitions.is_empty() {
+            self.pause(partitions);
+            let epoch = self.assignment.assign(partitions);
+            self.lookups.push_back((epoch, partitions.to_vec()));
         }
-        self.pause(partitions);
-        let epoch = self.assignment.assign(partitions);
-        self.lookups.push_back((epoch, partitions.to_vec()));
+        // With no new partition, too: the generation has moved.
+        self.show(membership);
+    }
+
+    /// What transactions are begun with from now on.
+    fn show(&self, membership: Option<Membership>) {
+        let membership = membership.and_then(|member| member.holding(self.assignment.epochs()));
+        self.shared.membership.send_replace(membership);
+    }
+
+    /// The same member, less these partitions. A member that is gone with them is refused.
+    fn show_without(&self, partitions: &[TopicPartition]) {
+        let mut epochs = self.assignment.epochs();
+        epochs.retain(|at, _| !partitions.contains(at));
+        self.shared.membership.send_modify(|member| *member = member.take().and_then(|member| member.holding(epochs)));
     }
 
     fn revoke(&mut self, rebalance: Rebalance) {
         let Rebalance { partitions, lost, .. } = rebalance;
         self.assignment.revoke(&partitions);
+        if lost {
+            self.show_without(&partitions);
+        } else {
+            // What is settled for them until they are handed over is committed under the generation that takes them.
+            self.show(Membership::take(&self.consumer, &self.shared.group));
+        }
         for (_, waiting) in &mut self.lookups {
             waiting.retain(|at| !partitions.contains(at));
         }
@@ -90,6 +111,7 @@ impl Poller {
                 self.trouble(Trouble::Other { source: code_of(&error), reason: error.to_string() });
             }
             self.assignment.remove(&revoking.partitions);
+            self.show_without(&revoking.partitions);
             *self.shared.lags() = self.assignment.lags();
             self.between = true;
         }
