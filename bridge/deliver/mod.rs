@@ -14,6 +14,8 @@
 mod attempt;
 mod consent;
 mod flow;
+pub mod receipt;
+pub mod restore;
 mod retry;
 mod route;
 mod window;

@@ -21,6 +21,7 @@ mod kafka_edge;
 mod load;
 mod postgres_sink;
 mod reload;
+mod restore;
 mod the_line;
 mod transactions;
 mod trio;

@@ -173,7 +173,6 @@ sources:
             cache = self.folder.join("registry-cache").display(),
             schemas = schemas.display(),
             shop = BASE64.encode(SHOP_KEY),
-            partitions = self.partitions,
             sinks = sinks.unwrap_or_default(),
         )
     }
