@@ -38,6 +38,7 @@ pub struct Metrics {
     pub connections: IntGauge,
     pub buffered_bytes: IntGauge,
     pub connections_cut: IntCounterVec,
+    pub requests_turned_away: IntCounter,
     pub attempts: IntCounterVec,
     pub settlements: IntCounterVec,
     pub consent_suppressions: IntCounterVec,
@@ -125,6 +126,13 @@ impl Metrics {
                 "connections_cut_total",
                 "Connections of senders that were ended in no good order, by reason.",
                 &["reason"],
+            )?,
+            requests_turned_away: register(
+                &registry,
+                IntCounter::new(
+                    "requests_turned_away_total",
+                    "Requests answered 503 unread, since too many were under way.",
+                )?,
             )?,
             attempts: counters("attempts_total", "Attempts of sinks, by outcome class.", &["sink", "class"])?,
             settlements: counters("settlements_total", "Records settled by sinks.", &["sink", "outcome", "reason"])?,
@@ -306,12 +314,17 @@ impl SourceMetrics {
 pub struct ServerMetrics {
     open: IntGauge,
     cut: IntCounterVec,
+    turned_away: IntCounter,
 }
 
 impl ServerMetrics {
     #[must_use]
     pub fn new(families: &Metrics) -> Self {
-        Self { open: families.connections.clone(), cut: families.connections_cut.clone() }
+        Self {
+            open: families.connections.clone(),
+            cut: families.connections_cut.clone(),
+            turned_away: families.requests_turned_away.clone(),
+        }
     }
 
     /// A connection is open until the answer is dropped.
@@ -319,6 +332,11 @@ impl ServerMetrics {
     pub fn opened(&self) -> Open {
         self.open.inc();
         Open(self.open.clone())
+    }
+
+    /// A request found no room, and was not read.
+    pub fn turned_away(&self) {
+        self.turned_away.inc();
     }
 
     /// A connection was ended for that reason.

@@ -271,9 +271,11 @@ async fn answered<F>(under_way: UnderWay, answer: Option<F>) -> Response<Full<By
 where
     F: Future<Output = Response<Full<Bytes>>>,
 {
-    let mut response = match answer {
-        Some(answer) => answer.await,
-        None => answer::problem(&Problem::unavailable("too many requests are under way")),
+    let mut response = if let Some(answer) = answer {
+        answer.await
+    } else {
+        under_way.turned_away();
+        answer::problem(&Problem::unavailable("too many requests are under way"))
     };
     if under_way.answered(response.status().is_success()) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

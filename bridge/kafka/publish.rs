@@ -2,14 +2,12 @@
 //!
 //! A record costs one allocation of ours, its `Flight`, shared by the delivery report and by whoever waits.
 
+mod flight;
 mod lanes;
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,9 +17,10 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
 use rdkafka::types::RDKafkaErrorCode;
-use tokio::sync::Notify;
 
-use self::lanes::{Lane, Lanes, Place};
+pub use self::flight::Pending;
+use self::flight::{Flight, Load};
+use self::lanes::Lane;
 use super::client::{Client, log_error, log_line};
 use super::{Code, Error, Position, code_of};
 
@@ -251,109 +250,6 @@ fn headers(headers: &[(&str, &[u8])]) -> Option<OwnedHeaders> {
     }
     let empty = OwnedHeaders::new_with_capacity(headers.len());
     Some(headers.iter().fold(empty, |all, (key, value)| all.insert(Header { key, value: Some(*value) })))
-}
-
-/// The answer to one record, to be awaited. Dropping it cancels nothing: the record is on its way.
-#[derive(Debug)]
-#[must_use = "a record is accepted when this says so, and not before"]
-pub struct Pending {
-    flight: Arc<Flight>,
-}
-
-impl Future for Pending {
-    type Output = Result<Position, Error>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.flight.state();
-        match &mut *state {
-            State::Flying(waker) => {
-                match waker {
-                    Some(waker) => waker.clone_from(context.waker()),
-                    None => *waker = Some(context.waker().clone()),
-                }
-                Poll::Pending
-            }
-            State::Landed(result) => Poll::Ready(result.clone()),
-        }
-    }
-}
-
-/// One record between its enqueueing and its delivery report.
-#[derive(Debug)]
-struct Flight {
-    bytes: usize,
-    place: Place,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-enum State {
-    Flying(Option<Waker>),
-    Landed(Result<Position, Error>),
-}
-
-impl Flight {
-    fn new(bytes: usize, place: Place) -> Self {
-        Self { bytes, place, state: Mutex::new(State::Flying(None)) }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn land(&self, result: Result<Position, Error>) {
-        let before = std::mem::replace(&mut *self.state(), State::Landed(result));
-        if let State::Flying(Some(waker)) = before {
-            waker.wake();
-        }
-    }
-}
-
-/// What is in flight, counted against the limits.
-struct Load {
-    limits: Limits,
-    bytes: AtomicUsize,
-    records: AtomicUsize,
-    idle: Notify,
-    lanes: Lanes,
-}
-
-impl Load {
-    fn new(limits: Limits) -> Self {
-        Self {
-            limits,
-            bytes: AtomicUsize::new(0),
-            records: AtomicUsize::new(0),
-            idle: Notify::new(),
-            lanes: Lanes::new(),
-        }
-    }
-
-    /// Answers how many records are in flight with this one. Counts first and looks afterwards: two threads at the edge
-    /// may both be refused, but never both pass it.
-    fn claim(&self, bytes: usize) -> Result<usize, Error> {
-        let all_bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let all_records = self.records.fetch_add(1, Ordering::Relaxed) + 1;
-        // One record passes whatever its size, or it never would.
-        let fits = all_records <= self.limits.max_in_flight_records
-            && (all_bytes <= self.limits.max_in_flight_bytes || all_records == 1);
-        if fits {
-            return Ok(all_records);
-        }
-        self.release(bytes);
-        Err(self.full())
-    }
-
-    fn release(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        if self.records.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.idle.notify_waiters();
-        }
-    }
-
-    fn full(&self) -> Error {
-        Error::Full { records: self.records.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
-    }
 }
 
 /// Receives librdkafka's callbacks, on the report thread.

@@ -153,6 +153,11 @@ impl UnderWay {
         Self { pace: Arc::clone(pace), first_byte, admitted: pace.shared.gate.enter() }
     }
 
+    /// There was no room for it.
+    pub(super) fn turned_away(&self) {
+        self.pace.shared.metrics.turned_away();
+    }
+
     /// It was answered. Says whether the answer is to be the connection's last, which only HTTP/1.1 has to be told.
     pub(super) fn answered(self, success: bool) -> bool {
         let pace = &self.pace;

@@ -199,3 +199,75 @@ async fn answers_that_nobody_reads_end_their_connection() {
     let flood = async { while stream.write_all(REQUEST).await.is_ok() {} };
     tokio::time::timeout(Duration::from_secs(20), flood).await.expect("the connection is ended");
 }
+
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0, 0, u8::try_from(payload.len()).unwrap(), kind, flags, 0, 0, 0, stream];
+    frame.extend(payload);
+    frame
+}
+
+/// The preface, SETTINGS, and the head of `POST http://a/` on stream 1 (RFC 7541: static table and one literal).
+fn http2_head(flags: u8) -> Vec<u8> {
+    let head = frame(1, flags, 1, &[0x83, 0x86, 0x84, 0x01, 1, b'a']);
+    [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, &[]), &head].concat()
+}
+
+/// The kinds of the frames that a server has sent.
+fn kinds(mut bytes: &[u8]) -> Vec<u8> {
+    let mut kinds = Vec::new();
+    while let Some((&[a, b, c, kind, ..], rest)) = bytes.split_first_chunk::<9>() {
+        kinds.push(kind);
+        bytes = rest.get(u32::from_be_bytes([0, a, b, c]) as usize..).unwrap_or_default();
+    }
+    kinds
+}
+
+async fn bytes_to_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut bytes)).await.expect("an end");
+    bytes
+}
+
+#[tokio::test]
+async fn a_connection_of_http_2_that_has_served_long_enough_answers_and_says_goodbye() {
+    const END_HEADERS_AND_STREAM: u8 = 5;
+    let limits = Limits { max_connection_requests: 1, idle_timeout: Duration::from_millis(200), ..LIMITS };
+    let (address, _stop, _server) = started(limits).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(&http2_head(END_HEADERS_AND_STREAM)).await.unwrap();
+    let kinds = kinds(&bytes_to_end(&mut stream).await);
+    assert!(kinds.contains(&1) && kinds.contains(&7), "no answer or no GOAWAY among {kinds:?}");
+}
+
+#[tokio::test]
+async fn a_request_that_was_taken_back_keeps_no_connection_open() {
+    const END_HEADERS: u8 = 4;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let begun = Arc::new(Semaphore::new(0));
+    let app = {
+        let begun = Arc::clone(&begun);
+        move |_, _| {
+            begun.add_permits(1);
+            std::future::pending::<Response<Full<Bytes>>>()
+        }
+    };
+    let metrics = ServerMetrics::new(&Metrics::new().unwrap());
+    let limits = Limits { idle_timeout: Duration::from_millis(200), ..LIMITS };
+    tokio::spawn(serve(listener, app, limits, metrics, std::future::pending()));
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(&http2_head(END_HEADERS)).await.unwrap();
+    drop(begun.acquire().await);
+    stream.write_all(&frame(3, 0, 1, &[0, 0, 0, 8])).await.unwrap();
+    bytes_to_end(&mut stream).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_pings_ends_its_connection() {
+    let (address, _stop, _server) = started(LIMITS).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(&http2_head(5)).await.unwrap();
+    let pings = frame(6, 0, 0, b"pingpong").repeat(2_000);
+    let _ = stream.write_all(&pings).await;
+    bytes_to_end(&mut stream).await;
+}
