@@ -101,16 +101,16 @@ impl Drop for OnItsWay<'_> {
 
 /// What one request's bytes hold of the room, given back when it is dropped.
 #[derive(Debug)]
-struct Claim {
-    room: Arc<Room>,
+struct Claim<'a> {
+    room: &'a Arc<Room>,
     /// Bytes that it holds in memory, and those of them that are counted.
     held: usize,
     counted: usize,
 }
 
-impl Claim {
-    fn new(room: &Arc<Room>) -> Self {
-        Self { room: Arc::clone(room), held: 0, counted: 0 }
+impl<'a> Claim<'a> {
+    fn new(room: &'a Arc<Room>) -> Self {
+        Self { room, held: 0, counted: 0 }
     }
 
     /// So many bytes more, asked for before they are kept.
@@ -125,12 +125,16 @@ impl Claim {
     }
 
     /// Bytes that give the claim back when the last of them is dropped.
-    fn keep(self, bytes: Bytes) -> Bytes {
-        if self.counted == 0 { bytes } else { Bytes::from_owner(Kept { bytes, _claim: self }) }
+    fn keep(mut self, bytes: Bytes) -> Bytes {
+        let counted = std::mem::take(&mut self.counted);
+        if counted == 0 {
+            return bytes;
+        }
+        Bytes::from_owner(Kept { bytes, room: Arc::clone(self.room), counted })
     }
 }
 
-impl Drop for Claim {
+impl Drop for Claim<'_> {
     fn drop(&mut self) {
         if self.counted > 0 {
             self.room.bytes.fetch_sub(self.counted, Ordering::Relaxed);
@@ -138,14 +142,22 @@ impl Drop for Claim {
     }
 }
 
+/// Bytes with their claim on the room.
 struct Kept {
     bytes: Bytes,
-    _claim: Claim,
+    room: Arc<Room>,
+    counted: usize,
 }
 
 impl AsRef<[u8]> for Kept {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.room.bytes.fetch_sub(self.counted, Ordering::Relaxed);
     }
 }
 
@@ -214,11 +226,11 @@ fn allowed(came: usize, limits: &Limits) -> Duration {
     (GRACE + Duration::from_secs(seconds)).min(limits.timeout)
 }
 
-async fn collect(
+async fn collect<'a>(
     mut body: impl Body<Data = Bytes> + Unpin,
-    limits: &Limits,
+    limits: &'a Limits,
     came: &AtomicUsize,
-) -> Result<(Bytes, Claim), Refused> {
+) -> Result<(Bytes, Claim<'a>), Refused> {
     let mut claim = Claim::new(&limits.room);
     let first = next(&mut body, limits.max).await?;
     claim.grow(first.len())?;
