@@ -25,6 +25,10 @@ pub struct Metrics {
     pub accepted: IntCounterVec,
     pub quarantined: IntCounterVec,
     pub ignored: IntCounterVec,
+    pub deduplicated: IntCounterVec,
+    pub dedupe_uncertain: IntCounter,
+    pub dedupe_entries: IntGauge,
+    pub dedupe_reach: IntGauge,
     pub rejected_signatures: IntCounterVec,
     pub secret_use: IntCounterVec,
     pub unknown_fields: IntCounterVec,
@@ -83,6 +87,23 @@ impl Metrics {
                 &["source", "reason"],
             )?,
             ignored: counters("events_ignored_total", "Authentic requests that no rule takes.", &["source"])?,
+            deduplicated: counters(
+                "events_deduplicated_total",
+                "Repeated events, answered with the place of the first and not written again.",
+                &["source"],
+            )?,
+            dedupe_uncertain: register(
+                &registry,
+                IntCounter::new(
+                    "dedupe_uncertain_total",
+                    "Events that were forgotten although their record may be in its topic: a repeat may double them.",
+                )?,
+            )?,
+            dedupe_entries: gauge("dedupe_entries", "Events and replay keys that are remembered as acknowledged.")?,
+            dedupe_reach: gauge(
+                "dedupe_reach_seconds",
+                "How far back deduplication remembers: a repeat of anything younger is recognised.",
+            )?,
             rejected_signatures: counters(
                 "signatures_rejected_total",
                 "Requests that could not be authenticated, by what was wrong.",
@@ -300,12 +321,24 @@ impl SourceMetrics {
         Counter(self.families.quarantined.with_label_values(&[self.source.as_str(), reason]))
     }
 
+    /// The counter of events that were there already.
+    #[must_use]
+    pub fn deduplicated(&self) -> Counter {
+        Counter(self.families.deduplicated.with_label_values(&[self.source.as_str()]))
+    }
+
     pub fn ignored(&self) {
         self.families.ignored.with_label_values(&[self.source.as_str()]).inc();
     }
 
     pub fn signature_rejected(&self, reason: &str) {
         self.families.rejected_signatures.with_label_values(&[self.source.as_str(), reason]).inc();
+    }
+}
+
+impl From<IntCounter> for Counter {
+    fn from(counter: IntCounter) -> Self {
+        Self(counter)
     }
 }
 
@@ -406,6 +439,7 @@ mod tests {
         source.mapped(0.25);
         source.accepted("purchase_completed").inc();
         source.quarantined("invalid").inc();
+        source.deduplicated().inc();
         metrics.attempts.with_label_values(&["warehouse", "delivered"]).inc();
         metrics.settlements.with_label_values(&["warehouse", "delivered", ""]).inc();
         metrics.event_to_action.with_label_values(&["warehouse"]).observe(0.2);
@@ -415,6 +449,7 @@ mod tests {
             r#"hookbridge_requests_total{code="503",source="stripe"} 1"#,
             r#"hookbridge_events_accepted_total{event_type="purchase_completed",source="stripe"} 1"#,
             r#"hookbridge_events_quarantined_total{reason="invalid",source="stripe"} 1"#,
+            r#"hookbridge_events_deduplicated_total{source="stripe"} 1"#,
             r#"hookbridge_ack_seconds_count{source="stripe"} 2"#,
             r#"hookbridge_mapping_seconds_total{source="stripe"} 0.25"#,
             r#"hookbridge_mappings_total{source="stripe"} 1"#,

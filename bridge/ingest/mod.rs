@@ -6,6 +6,7 @@
 pub mod answer;
 mod batch;
 pub mod body;
+pub mod dedupe;
 mod fault;
 mod form;
 pub mod handshake;

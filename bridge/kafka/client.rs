@@ -257,6 +257,15 @@ impl Client {
         config
     }
 
+    /// For reading partitions that were not assigned by a group. librdkafka wants a group's name all the same, and asks
+    /// who coordinates it; nobody joins it, and nothing is committed.
+    pub(super) fn reader_config(&self, group: &str) -> ClientConfig {
+        let mut config = self.consumer_config(group);
+        // A reader wants what there is: what retention has taken before it came is nobody's loss.
+        config.set("auto.offset.reset", "earliest").set("enable.partition.eof", "true");
+        config
+    }
+
     fn config(&self, defaults: &[(&str, &str)], promises: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         for (name, value) in DEFAULTS.iter().chain(defaults) {

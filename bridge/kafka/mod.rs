@@ -6,6 +6,7 @@
 //!  consume  ── records in: one poll thread a group, a closed enum of events on one bounded channel
 //!  transact ── records out and offsets, committed together: one thread a transactional id
 //!  restore  ── receipts in, up to their real ends, before anything is sent; then followed
+//!  read     ── records in without a group: given partitions from given offsets to an end, and on from there
 //!  admin    ── topics created and looked at, and `preflight`'s verdict on them
 //!  mock     ── librdkafka's in-process cluster, for `dev` only
 //!  difference ── what topics lack of what was planned, which `admin` mends
@@ -21,6 +22,7 @@ pub mod offset;
 pub mod peek;
 pub mod preflight;
 pub mod publish;
+pub mod read;
 pub mod restore;
 pub mod transact;
 
@@ -35,7 +37,8 @@ pub use client::Client;
 pub use consume::{AssignmentEpoch, Consumer, Control, Event, Membership, StartAt, Trouble};
 pub use difference::{Change, Difference, TopicDifference};
 pub use offset::NextOffset;
-pub use publish::{Health, Limits, Outgoing, Pending, Publisher};
+pub use publish::{Health, Landing, Limits, Outgoing, Pending, Publisher, Ticket};
+pub use read::{Extent, Glimpse, Reader, Then};
 pub use transact::{Abort, Batch, Doubt, Finish, TransactionalId, Transactor, Write};
 
 /// A partition of a topic.
@@ -198,6 +201,12 @@ pub enum Error {
     #[error("the consumer of group {group} met a fatal error: {reason}")]
     ConsumerFatal {
         group: String,
+        reason: String,
+        #[source]
+        source: Code,
+    },
+    #[error("a reader met a fatal error: {reason}")]
+    ReaderFatal {
         reason: String,
         #[source]
         source: Code,

@@ -1,6 +1,7 @@
 //! Records out: bounded, acknowledged by all in-sync replicas, in order per key; a producer is replaced when it dies.
 //!
-//! A record costs one allocation of ours, its `Flight`, shared by the delivery report and by whoever waits.
+//! A record costs one allocation of ours, its `Flight`, shared by the delivery report and by whoever waits. What has to
+//! happen with every report, whether or not somebody waits, happens on the report thread: see [`Landing`].
 
 mod flight;
 mod lanes;
@@ -99,6 +100,18 @@ impl Outgoing<'_> {
     }
 }
 
+/// What a record was published with, for [`Landing`] to know it by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket(pub u64, pub u64);
+
+/// Told how every record that was published with a ticket ended, once each: on the report thread, which must not wait,
+/// and before whoever awaits that record is told.
+pub trait Landing: Send + Sync + fmt::Debug {
+    /// # Errors
+    /// `report` is what [`Pending`] will say.
+    fn landed(&self, ticket: Ticket, report: Result<Position, &Error>);
+}
+
 /// How the publisher is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Health {
@@ -126,7 +139,7 @@ impl fmt::Debug for Publisher {
 struct Shared {
     client: Client,
     limits: Limits,
-    load: Arc<Load>,
+    reports: Reports,
     /// By [`Lane::index`].
     producers: [Producing; 2],
     restarts: AtomicU64,
@@ -153,14 +166,27 @@ impl Publisher {
     /// # Errors
     /// [`Error::Property`] or [`Error::Start`] where librdkafka refuses the settings.
     pub fn start(client: &Client, limits: Limits) -> Result<Self, Error> {
-        let load = Arc::new(Load::new(limits));
-        let [calm, busy] = Lane::ALL.map(|lane| open(client, limits, lane, &load));
+        Self::open(client, limits, None)
+    }
+
+    /// The same, with somebody to be told of every record that has a ticket.
+    ///
+    /// # Errors
+    /// As [`Publisher::start`].
+    pub fn start_telling(client: &Client, limits: Limits, landing: Arc<dyn Landing>) -> Result<Self, Error> {
+        Self::open(client, limits, Some(landing))
+    }
+
+    fn open(client: &Client, limits: Limits, landing: Option<Arc<dyn Landing>>) -> Result<Self, Error> {
+        let reports = Reports { load: Arc::new(Load::new(limits)), landing };
+        let [calm, busy] = Lane::ALL.map(|lane| open(client, limits, lane, &reports));
         let instances = [calm?, busy?];
         let producers = instances.each_ref().map(|instance| Producing {
             current: RwLock::new(Arc::clone(instance)),
             restarting: AtomicBool::new(false),
         });
-        let shared = Arc::new(Shared { client: client.clone(), limits, load, producers, restarts: AtomicU64::new(0) });
+        let shared =
+            Arc::new(Shared { client: client.clone(), limits, reports, producers, restarts: AtomicU64::new(0) });
         for (lane, instance) in Lane::ALL.into_iter().zip(instances) {
             report_on(instance, lane, Arc::downgrade(&shared), FIRST_WAIT)?;
         }
@@ -172,10 +198,22 @@ impl Publisher {
     /// # Errors
     /// [`Error::Full`], [`Error::TooLarge`], [`Error::Refused`], [`Error::Fatal`]: nothing was enqueued.
     pub fn publish(&self, record: Outgoing<'_>) -> Result<Pending, Error> {
+        self.enqueue(&record, None)
+    }
+
+    /// The same, with a ticket by which [`Landing`] is told of the record's end; of one that is refused it is not told.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    pub fn publish_telling(&self, record: Outgoing<'_>, ticket: Ticket) -> Result<Pending, Error> {
+        self.enqueue(&record, Some(ticket))
+    }
+
+    fn enqueue(&self, record: &Outgoing<'_>, ticket: Option<Ticket>) -> Result<Pending, Error> {
         let bytes = record.bytes();
-        let load = &self.shared.load;
+        let load = &self.shared.reports.load;
         let place = load.lanes.enter(record.key, load.claim(bytes)?);
-        let flight = Arc::new(Flight::new(bytes, place));
+        let flight = Arc::new(Flight::new(bytes, place, ticket));
         let sent = {
             let current = &self.shared.producing(place.lane).current;
             let current = current.read().unwrap_or_else(PoisonError::into_inner);
@@ -194,7 +232,7 @@ impl Publisher {
             Err((cause, _)) => {
                 load.lanes.leave(place);
                 load.release(bytes);
-                Err(self.not_enqueued(&record, bytes, &cause))
+                Err(self.not_enqueued(record, bytes, &cause))
             }
         }
     }
@@ -202,7 +240,7 @@ impl Publisher {
     fn not_enqueued(&self, record: &Outgoing<'_>, bytes: usize, cause: &KafkaError) -> Error {
         let code = code_of(cause);
         match code.0 {
-            RDKafkaErrorCode::QueueFull => self.shared.load.full(),
+            RDKafkaErrorCode::QueueFull => self.shared.reports.load.full(),
             RDKafkaErrorCode::MessageSizeTooLarge => {
                 Error::TooLarge { topic: record.topic.to_owned(), bytes, limit: self.shared.client.max_message_bytes() }
             }
@@ -216,7 +254,7 @@ impl Publisher {
     /// # Errors
     /// [`Error::FlushTimedOut`] past the deadline; what is in flight then stays so.
     pub async fn flush(&self, deadline: Duration) -> Result<(), Error> {
-        let load = &self.shared.load;
+        let load = &self.shared.reports.load;
         let idle = async {
             loop {
                 // Asked for before the look, so that the last report cannot fall between the two.
@@ -238,8 +276,8 @@ impl Publisher {
         Health {
             ok: shared.producers.iter().all(|producing| !producing.restarting.load(Ordering::Relaxed)),
             restarts: shared.restarts.load(Ordering::Relaxed),
-            in_flight_bytes: shared.load.bytes.load(Ordering::Relaxed),
-            in_flight_records: shared.load.records.load(Ordering::Relaxed),
+            in_flight_bytes: shared.reports.load.bytes.load(Ordering::Relaxed),
+            in_flight_records: shared.reports.load.records.load(Ordering::Relaxed),
         }
     }
 }
@@ -253,8 +291,10 @@ fn headers(headers: &[(&str, &[u8])]) -> Option<OwnedHeaders> {
 }
 
 /// Receives librdkafka's callbacks, on the report thread.
+#[derive(Clone)]
 struct Reports {
     load: Arc<Load>,
+    landing: Option<Arc<dyn Landing>>,
 }
 
 impl ClientContext for Reports {
@@ -278,6 +318,9 @@ impl ProducerContext for Reports {
         // Released first: who waits for this record may publish the next at once.
         self.load.lanes.leave(flight.place);
         self.load.release(flight.bytes);
+        if let (Some(ticket), Some(landing)) = (flight.ticket, &self.landing) {
+            landing.landed(ticket, landed.as_ref().copied());
+        }
         flight.land(landed);
     }
 }
@@ -325,11 +368,10 @@ fn not_persisted(code: Code) -> bool {
     )
 }
 
-fn open(client: &Client, limits: Limits, lane: Lane, load: &Arc<Load>) -> Result<Instance, Error> {
-    let context = Reports { load: Arc::clone(load) };
+fn open(client: &Client, limits: Limits, lane: Lane, reports: &Reports) -> Result<Instance, Error> {
     client
         .producer_config(limits, Tuning::of(lane))
-        .create_with_context(context)
+        .create_with_context(reports.clone())
         .map(Arc::new)
         .map_err(|cause| client.start_error("producer", cause))
 }
@@ -365,7 +407,7 @@ fn replace(dead: &Instance, lane: Lane, shared: &Arc<Shared>, mut wait: Duration
     loop {
         dead.poll(wait);
         wait = (wait * 2).min(LONGEST_WAIT);
-        let next = open(&shared.client, shared.limits, lane, &shared.load).and_then(|next| {
+        let next = open(&shared.client, shared.limits, lane, &shared.reports).and_then(|next| {
             report_on(Arc::clone(&next), lane, Arc::downgrade(shared), wait)?;
             Ok(next)
         });

@@ -8,8 +8,8 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::sync::Notify;
 
-use super::Limits;
 use super::lanes::{Lanes, Place};
+use super::{Limits, Ticket};
 use crate::kafka::{Error, Position};
 
 /// The answer to one record, to be awaited. Dropping it cancels nothing: the record is on its way.
@@ -42,6 +42,7 @@ impl Future for Pending {
 pub(super) struct Flight {
     pub(super) bytes: usize,
     pub(super) place: Place,
+    pub(super) ticket: Option<Ticket>,
     state: Mutex<State>,
 }
 
@@ -52,8 +53,8 @@ enum State {
 }
 
 impl Flight {
-    pub(super) fn new(bytes: usize, place: Place) -> Self {
-        Self { bytes, place, state: Mutex::new(State::Flying(None)) }
+    pub(super) fn new(bytes: usize, place: Place, ticket: Option<Ticket>) -> Self {
+        Self { bytes, place, ticket, state: Mutex::new(State::Flying(None)) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
