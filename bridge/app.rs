@@ -13,6 +13,7 @@ mod sinks;
 mod sources;
 pub(crate) mod start;
 mod stop;
+mod tail;
 mod watch;
 
 use std::io;
@@ -29,6 +30,7 @@ use self::readiness::Readiness;
 pub use self::reload::{Ask, Reloads};
 use self::sinks::Running;
 pub use self::stop::Stop;
+use self::tail::Tail;
 use crate::causes::chain;
 use crate::config::Config;
 use crate::console::{self, Console};
@@ -122,6 +124,8 @@ pub async fn run(compiled: Compiled, mode: Mode, stop: Stop) -> Result<(), Error
     let mut running = Running::none(Arc::clone(&parts.around_sinks));
     let bridge = async {
         let ids = start::start(&compiled, &mode, parts.client(), parts.registry(), parts.readiness()).await?;
+        let tail = Tail::new(&compiled, &ids, &parts);
+        let follower = tail.read().await?;
         let (in_force, _) = InForce::put(compiled, ids, &parts, &mut running)?;
         parts.readiness().ready();
         tracing::info!("ready");
@@ -132,7 +136,11 @@ pub async fn run(compiled: Compiled, mode: Mode, stop: Stop) -> Result<(), Error
                 None => std::future::pending().await,
             }
         };
-        match tokio::select! { never = outside => never, never = reloads => never } {}
+        match tokio::select! {
+            never = outside => never,
+            never = reloads => never,
+            never = tail.follow(follower) => never,
+        } {}
     };
     let (ended, requests) = tokio::select! {
         () = stop.requested() => (Ok(()), Some(requests)),
@@ -172,7 +180,11 @@ fn console(parts: &Parts) -> Arc<Console> {
     Arc::new(Console {
         readiness: Arc::clone(parts.readiness()),
         metrics: parts.metrics().clone(),
-        before_scrape: Box::new(observe::Gauges::new(parts.publisher.clone(), Arc::clone(&parts.door.bodies.room))),
+        before_scrape: Box::new(observe::Gauges::new(
+            parts.publisher.clone(),
+            Arc::clone(&parts.door.bodies.room),
+            Arc::clone(&parts.memory),
+        )),
     })
 }
 

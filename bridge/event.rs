@@ -19,8 +19,8 @@ pub mod header {
     pub const TRACEPARENT: &str = "traceparent";
     /// RFC 3339, UTC, milliseconds: when the first byte of the request was read.
     pub const RECEIVED_AT: &str = "hookbridge-received-at";
-    /// `<n>:<key>`: the source's `replay_key`, where it has one, and the event's place among those of its request, so that
-    /// a bridge that starts anew knows which keys came.
+    /// `<n>:<SHA-256 in hex>`: the event's place among those of its request, and the digest of the source's `replay_key`,
+    /// where it has one, so that a bridge that starts anew knows which keys came.
     pub const REPLAY_KEY: &str = "hookbridge-replay-key";
     pub const REASON: &str = "hookbridge-reason";
     /// How many events a quarantined request has; left out, as the next, where that could not be told.

@@ -35,7 +35,7 @@ impl InForce {
         let next = running.prepare(&config, &events, sinks)?;
         // Nothing can fail from here on.
         let (publisher, metrics) = (parts.publisher.clone(), parts.metrics().clone());
-        let line = sources::line(&config, &events, sources, &ids, publisher, metrics);
+        let line = sources::line(&config, &events, sources, &ids, publisher, Arc::clone(&parts.memory), metrics);
         parts.door.line.store(Some(Arc::new(line)));
         let concerned = next.changes.clone();
         running.turn_to(next);

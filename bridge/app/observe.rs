@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::clock;
 use crate::console::Scrape;
 use crate::deliver::{Observer, State};
 use crate::ingest::body::Room;
+use crate::ingest::dedupe::Memory;
 use crate::kafka::{Publisher, TopicPartition};
 use crate::metrics::Metrics;
 
@@ -65,12 +67,13 @@ impl Observer for Counting {
 pub struct Gauges {
     publisher: Publisher,
     room: Arc<Room>,
+    memory: Arc<Memory>,
 }
 
 impl Gauges {
     #[must_use]
-    pub fn new(publisher: Publisher, room: Arc<Room>) -> Self {
-        Self { publisher, room }
+    pub fn new(publisher: Publisher, room: Arc<Room>, memory: Arc<Memory>) -> Self {
+        Self { publisher, room, memory }
     }
 }
 
@@ -81,5 +84,9 @@ impl Scrape for Gauges {
         metrics.buffered_bytes.set(i64::try_from(self.room.held()).unwrap_or(i64::MAX));
         metrics.in_flight_records.set(i64::try_from(health.in_flight_records).unwrap_or(i64::MAX));
         metrics.producer_restarts.set(i64::try_from(health.restarts).unwrap_or(i64::MAX));
+        let reach = self.memory.reach();
+        metrics.dedupe_entries.set(i64::try_from(reach.entries).unwrap_or(i64::MAX));
+        let seconds = reach.since.map_or(0, |since| clock::now_ms() / 1_000 - i64::from(since));
+        metrics.dedupe_reach.set(seconds.max(0));
     }
 }

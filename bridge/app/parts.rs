@@ -7,8 +7,9 @@ use arc_swap::ArcSwapOption;
 use super::sinks::{Surroundings, Told};
 use super::{Error, Mode, Readiness, observe, start};
 use crate::config::Config;
+use crate::ingest::dedupe::Memory;
 use crate::ingest::{Door, body};
-use crate::kafka::{self, Client, Publisher};
+use crate::kafka::{self, Client, Landing, Publisher};
 use crate::metrics::{Metrics, SourceMetrics};
 use crate::schema::registry::Registry;
 
@@ -17,6 +18,8 @@ pub(super) struct Parts {
     /// Where requests come in: always the same door, with another line behind it after a reload.
     pub(super) door: Arc<Door>,
     pub(super) publisher: Publisher,
+    /// What was published, so that it is not published again.
+    pub(super) memory: Arc<Memory>,
     pub(super) around_sinks: Arc<Surroundings>,
 }
 
@@ -35,7 +38,10 @@ impl Parts {
         let client = client.with_max_message_bytes(start::max_record(config));
         let limits =
             kafka::Limits { max_in_flight_bytes: config.ingest.max_in_flight_bytes, ..kafka::Limits::default() };
-        let publisher = Publisher::start(&client, limits).map_err(Error::Kafka)?;
+        let memory = Memory::new(config.ingest.dedupe.max_entries, metrics.dedupe_uncertain.clone().into());
+        let memory = Arc::new(memory);
+        let landing: Arc<dyn Landing> = Arc::<Memory>::clone(&memory);
+        let publisher = Publisher::start_telling(&client, limits, landing).map_err(Error::Kafka)?;
         let registry = Registry::new(&config.registry).map_err(Error::Registry)?;
         let door = Door {
             line: ArcSwapOption::empty(),
@@ -48,7 +54,7 @@ impl Parts {
             metrics,
         };
         let around_sinks = Arc::new(Surroundings { client, registry, told });
-        Ok(Self { real_cluster: mode.real_cluster, door: Arc::new(door), publisher, around_sinks })
+        Ok(Self { real_cluster: mode.real_cluster, door: Arc::new(door), publisher, memory, around_sinks })
     }
 
     pub(super) fn client(&self) -> &Client {

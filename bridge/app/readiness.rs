@@ -12,6 +12,20 @@ pub enum Step {
     Kafka,
     Topics,
     Schemas,
+    DedupeTail,
+}
+
+impl Step {
+    /// What is awaited.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kafka => "kafka",
+            Self::Topics => "topics",
+            Self::Schemas => "schemas",
+            Self::DedupeTail => "dedupe tail",
+        }
+    }
 }
 
 /// The answer of `/readyz`.
@@ -93,7 +107,7 @@ impl Readiness {
             let status = match (state.draining, state.waiting_for) {
                 (true, _) => Status::Draining,
                 (false, Some(step)) => {
-                    reasons.insert("waiting_for".to_owned(), format!("{step:?}").to_lowercase());
+                    reasons.insert("waiting_for".to_owned(), step.name().to_owned());
                     Status::Starting
                 }
                 (false, None) if reasons.is_empty() => Status::Ready,

@@ -23,7 +23,7 @@ use crate::schema::registry::{self, Registry};
 /// Connections that the kernel holds for us while the loop does not accept: a burst of senders, not a queue.
 const BACKLOG: u32 = 1024;
 /// Between two looks at something that was not there: soon enough for a person who watches, rare enough for a log.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Schemas that the registry is asked for side by side: a hundred in the time of thirteen, and no burst for it.
 const ASKED_AT_ONCE: usize = 8;
 
@@ -74,7 +74,7 @@ pub(super) async fn start(
 
 /// Asks until there is an answer, or an error that may not pass. What is awaited is told to `/readyz`, and logged when
 /// that changes.
-async fn patiently<T, E, F>(
+pub(super) async fn patiently<T, E, F>(
     part: &str,
     readiness: &Readiness,
     mut ask: impl FnMut() -> F,

@@ -109,15 +109,16 @@ pub struct Ingest {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IngestDedupe {
+    /// Events that are remembered.
     pub max_entries: usize,
     pub scope: DedupeScope,
-    /// Whether the section was written in the file (deduplication itself is not built yet).
-    pub written: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DedupeScope {
+    /// What this process publishes, and what was in the topics when it started.
     Instance,
+    /// What others publish as well: every event is read once more by every instance.
     Cluster,
 }
 

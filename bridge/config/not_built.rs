@@ -4,7 +4,6 @@
 /// Something that the file can ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Feature {
-    IngestDedupe,
     SourcePreset,
     SinkHttp,
     SinkKafka,
@@ -14,7 +13,6 @@ pub(super) enum Feature {
 
 /// Feature, and what is to be said of it.
 const NOT_BUILT: &[(Feature, &str)] = &[
-    (Feature::IngestDedupe, "is not built yet: it comes with deduplication at ingest"),
     (Feature::SourcePreset, "is not in the catalogue of this version"),
     (Feature::SinkHttp, "is not built yet: it comes with delivery over HTTP"),
     (Feature::SinkKafka, "is not built yet: it comes with delivery to Kafka"),

@@ -69,15 +69,19 @@ pub struct Violations<'a> {
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Accepted,
+    /// It was there already.
+    Duplicate,
     Quarantined,
     Ignored,
 }
 
-/// The schema that an accepted event was written with.
+/// The schema that an event was written with.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Schema<'a> {
     pub subject: &'a str,
-    pub version: u32,
+    /// Not of a schema that an earlier record was written with and that is no more ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
     pub id: u32,
 }
 

@@ -15,9 +15,10 @@ use http_body_util::Full;
 
 use super::answer::{self, Problem, Receipt, Status, Violations, Wrong};
 use super::fault::{Fault, Faults};
+use super::handed::{Handed, InFlight};
 use super::line::{Line, Route, Source};
 use super::map::{Mapped, Mapping};
-use super::publish::{self, InFlight, Origin, Unconfirmed};
+use super::publish::{self, Encoded, Origin, Unconfirmed};
 use super::split::MAX_EVENTS;
 use super::{Unverified, unconfirmed};
 
@@ -44,7 +45,7 @@ pub(super) async fn take(
         if !source.refuses_invalid()
             && let Err(error) = batch.hand_over()
         {
-            return unconfirmed(line, None, &error);
+            return unconfirmed(line, source, None, &error);
         }
     }
     batch.finish().await
@@ -168,16 +169,25 @@ impl<'r> Batch<'r> {
 
     /// Hands to Kafka what is encoded.
     fn hand_over(&mut self) -> Result<(), Unconfirmed> {
-        for entry in self.entries.iter().skip(self.handed) {
+        for (nth, entry) in self.entries.iter().enumerate().skip(self.handed) {
             if let Entry::Event { event, route, value } = entry {
-                let value = &self.values[value.clone()];
-                let sent = publish::hand_over(self.line, self.source, route, &self.origin, event, value)?;
-                self.in_flight.push(sent);
+                let encoded = Encoded { nth, route, event, value: &self.values[value.clone()] };
+                self.in_flight.push(publish::hand_over(self.line, self.source, &self.origin, encoded)?);
             }
         }
         self.handed = self.entries.len();
         self.values.clear();
         Ok(())
+    }
+
+    /// The event at `place` among those that were handed over, whose record by another request has failed.
+    fn hand_over_again(&self, place: usize, value: &[u8]) -> Result<Handed, Unconfirmed> {
+        let mut events = self.entries.iter().enumerate().filter_map(|(nth, entry)| match entry {
+            Entry::Event { event, route, .. } => Some(Encoded { nth, route, event, value }),
+            Entry::Ignored | Entry::Fault(_) => None,
+        });
+        let encoded = events.nth(place).ok_or(Unconfirmed::Deadline)?;
+        publish::hand_over(self.line, self.source, &self.origin, encoded)
     }
 
     async fn finish(mut self) -> Response<Full<Bytes>> {
@@ -187,7 +197,7 @@ impl<'r> Batch<'r> {
         }
         match self.publish().await {
             Ok(response) => response,
-            Err(error) => unconfirmed(self.line, None, &error),
+            Err(error) => unconfirmed(self.line, self.source, None, &error),
         }
     }
 
@@ -218,7 +228,10 @@ impl<'r> Batch<'r> {
             Some(publish::quarantine(self.line, self.source, &self.origin, &faults)?)
         };
         let deadline = self.request.deadline;
-        let mut positions = std::mem::take(&mut self.in_flight).confirmed(deadline).await?.into_iter();
+        let in_flight = std::mem::take(&mut self.in_flight);
+        let again = |place, value: &_| self.hand_over_again(place, value);
+        let confirmed = in_flight.confirmed(&self.line.memory, deadline, again).await?;
+        let mut confirmed = confirmed.iter();
         let kept = match quarantined {
             None => None,
             Some(sent) => Some(sent.confirmed(deadline).await?),
@@ -226,12 +239,7 @@ impl<'r> Batch<'r> {
         // An entry without its position would be a promise without its proof: there is none, and it is left out.
         let receipt = |entry| {
             Some(match entry {
-                &Entry::Event { ref event, route, .. } => Receipt {
-                    event_id: Some(&event.id),
-                    event_type: Some(&event.event_type),
-                    schema: Some(route.schema()),
-                    ..Receipt::new(Status::Accepted).at(&route.topic, positions.next()?)
-                },
+                &Entry::Event { ref event, route, .. } => self.source.receipt(confirmed.next()?, event, route),
                 Entry::Ignored => {
                     self.source.metrics.ignored();
                     Receipt::new(Status::Ignored)

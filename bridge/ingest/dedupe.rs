@@ -40,8 +40,6 @@ const MAX_SHARDS: usize = 64;
 /// Entries that a part has at least, so that chance fills all of them alike: with a thousand, the fullest is a tenth
 /// ahead of the others.
 const ENTRIES_PER_SHARD: usize = 1024;
-/// Topics and schemas that entries may name. A configuration has hundreds; the end of a topic may name old schemas, too.
-const MAX_DESTINATIONS: usize = 1 << 16;
 
 /// What identifies an event. `id` is what stands in `ce_id`: with the ordinal, where there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,9 +54,18 @@ pub struct Identity<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token<'a> {
     pub source: &'a str,
+    /// The key, or its digest: it stands in a header of the record.
     pub key: &'a str,
     /// Which of its request's events it brings.
     pub nth: usize,
+}
+
+impl Token<'_> {
+    /// As a record carries it, under `event::header::REPLAY_KEY`, so that it is known after a restart.
+    #[must_use]
+    pub fn header(self) -> String {
+        format!("{}:{}", self.nth, self.key)
+    }
 }
 
 /// Where records of one kind go, and the schema that they are written with.
@@ -143,17 +150,15 @@ impl Memory {
         }
     }
 
-    /// The number of a destination; the same for the same. `None`: there are too many.
-    pub fn destination(&self, destination: &Destination) -> Option<DestinationId> {
+    /// The number of a destination; the same for the same. They are never forgotten: the callers bound them, by what is
+    /// configured and by what they take from topics.
+    pub fn destination(&self, destination: &Destination) -> DestinationId {
         let mut all = self.destinations.write().unwrap_or_else(PoisonError::into_inner);
         let index = all.iter().position(|known| **known == *destination).unwrap_or(all.len());
-        if index == MAX_DESTINATIONS {
-            return None;
-        }
         if index == all.len() {
             all.push(Arc::new(destination.clone()));
         }
-        u32::try_from(index).ok().map(DestinationId)
+        DestinationId(u32::try_from(index).unwrap_or(u32::MAX))
     }
 
     /// An event has come, at `now_ms` since the Unix epoch, bound for `destination` should it be new.
@@ -205,9 +210,15 @@ impl Memory {
         Duplicate { destination, position }
     }
 
+    /// Whether a token has brought an event.
+    pub fn is_spent(&self, token: Token<'_>) -> bool {
+        let token = self.token(token);
+        self.with(token, |shard| matches!(shard.look(token), Known::Acknowledged(_)))
+    }
+
     /// Waits for the report on a record that another request handed over. `None`: it failed, so that the event may be
-    /// entered again.
-    pub async fn report(&self, mut waiter: Waiter) -> Option<Duplicate> {
+    /// entered again. May be dropped and asked again.
+    pub async fn report(&self, waiter: &mut Waiter) -> Option<Duplicate> {
         // A sender that is gone has said nothing, and the event is unknown again.
         let report =
             waiter.0.wait_for(|report| *report != Report::Awaited).await.map_or(Report::Failed, |report| *report);
@@ -290,7 +301,7 @@ impl Memory {
 impl Landing for Memory {
     fn landed(&self, ticket: Ticket, report: Result<Position, &Error>) {
         if report.is_err_and(Error::may_have_persisted) {
-            self.uncertain.inc();
+            self.uncertain.inc_by(1);
         }
         let Ticket(first, second) = ticket;
         self.land(Print(first, second), report.ok().map(|position| (position.partition, position.offset)));

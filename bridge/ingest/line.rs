@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use http::HeaderMap;
 
 use crate::config::{OnInvalid, OnUnmapped};
-use crate::ingest::answer;
+use crate::ingest::answer::{self, Receipt};
+use crate::ingest::dedupe::{DestinationId, Memory};
+use crate::ingest::handed::Confirmed;
 use crate::ingest::handshake::Handshakes;
-use crate::ingest::map::{Mapper, Mapping};
+use crate::ingest::map::{Mapped, Mapper, Mapping};
 use crate::ingest::split::Splitter;
 use crate::ingest::trace::Traces;
 use crate::ingest::verify::Verifier;
@@ -21,7 +23,9 @@ use crate::schema::plan::Plan;
 #[derive(Debug)]
 pub struct Line {
     pub sources: HashMap<String, Arc<Source>>,
+    /// It tells `memory` of the report on every event.
     pub publisher: Publisher,
+    pub memory: Arc<Memory>,
     /// As Avro: what a record may hold, with room for its headers.
     pub max_event_bytes: usize,
     pub traces: Traces,
@@ -44,6 +48,7 @@ pub struct Source {
     pub on_invalid: OnInvalid,
     pub quarantine_topic: String,
     pub metrics: SourceMetrics,
+    pub deduplicated: Counter,
     pub secret_uses: Vec<Counter>,
 }
 
@@ -61,6 +66,14 @@ impl Source {
         let mapping = self.mapper.map(headers, body);
         self.metrics.mapped(start.elapsed().as_secs_f64());
         mapping
+    }
+
+    /// What is told of an event; one that was there already is counted.
+    pub(super) fn receipt<'a>(&self, confirmed: &'a Confirmed, event: &'a Mapped<'_>, route: &'a Route) -> Receipt<'a> {
+        if matches!(confirmed, Confirmed::Duplicate(_)) {
+            self.deduplicated.inc_by(1);
+        }
+        confirmed.receipt(event, route)
     }
 
     pub(super) fn ignores_unmapped(&self) -> bool {
@@ -82,12 +95,14 @@ pub struct Route {
     pub plan: Arc<Plan>,
     /// The schema's address in the registry, for `ce_dataschema`.
     pub data_schema: String,
+    /// The number that the memory has for it.
+    pub destination: DestinationId,
     pub accepted: Counter,
     pub unknown_fields: Counter,
 }
 
 impl Route {
     pub(super) fn schema(&self) -> answer::Schema<'_> {
-        answer::Schema { subject: &self.subject, version: self.version, id: self.id }
+        answer::Schema { subject: &self.subject, version: Some(self.version), id: self.id }
     }
 }

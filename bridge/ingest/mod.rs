@@ -1,7 +1,8 @@
 //! HTTP → event: what happens to a request, in the order in which it happens.
 //!
-//! limits → look the source up → verify the raw bytes → split → map → validate and encode in one pass → publish → answer.
-//! A 2xx means that Kafka confirmed every event of the request on its topic, or the request in quarantine.
+//! limits → look the source up → verify the raw bytes → split → map → validate and encode in one pass → dedupe → publish →
+//! answer. A 2xx means that Kafka confirmed every event of the request on its topic, now or when it first came, or the
+//! request in quarantine.
 
 pub mod answer;
 mod batch;
@@ -9,6 +10,7 @@ pub mod body;
 pub mod dedupe;
 mod fault;
 mod form;
+mod handed;
 pub mod handshake;
 pub mod line;
 pub mod map;
@@ -25,13 +27,16 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::clock;
 use crate::ingest::answer::{Problem, Receipt, Status};
+use crate::ingest::dedupe::Token;
 use crate::ingest::fault::{Fault, Faults};
 use crate::ingest::line::{Line, Source};
 use crate::ingest::map::{Mapped, Mapping};
+use crate::ingest::publish::Encoded;
 use crate::ingest::split::Splitter;
 use crate::metrics::SourceMetrics;
 
@@ -54,6 +59,8 @@ struct Unverified {
     body: Bytes,
     received_ms: i64,
     deadline: Instant,
+    /// The SHA-256, in hex, of what the source allows to come once only. Known once it is verified.
+    replay_key: Option<String>,
 }
 
 /// Answers one request, and counts the answer. There is one address: `POST /hooks/{source}`, and `GET` for the providers
@@ -102,6 +109,7 @@ pub async fn receive(
                     body,
                     received_ms,
                     deadline: first_byte + source.deadline,
+                    replay_key: None,
                 };
                 take(&line, source, request).await
             }
@@ -118,7 +126,7 @@ fn source_name(path: &str) -> Option<&str> {
 }
 
 /// A request for a source that exists: verified, and no handshake.
-async fn take(line: &Line, source: &Source, request: Unverified) -> Response<Full<Bytes>> {
+async fn take(line: &Line, source: &Source, mut request: Unverified) -> Response<Full<Bytes>> {
     let seen = verify::Request {
         method: request.method.as_str(),
         url: request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
@@ -140,6 +148,7 @@ async fn take(line: &Line, source: &Source, request: Unverified) -> Response<Ful
             return answer::problem(&Problem::unauthorized());
         }
     }
+    request.replay_key = source.verifier.replay_key(&seen).map(|key| hex::encode(Sha256::digest(key)));
     match &source.splitter {
         None => one(line, source, &request).await,
         // On the heap, so that the many requests with one event do not carry its state.
@@ -180,19 +189,15 @@ async fn accept(line: &Line, source: &Source, request: &Unverified, event: &Mapp
     let Some(route) = source.routes.get(&*event.event_type) else {
         return invalid(line, source, request, Fault::undefined(&event.event_type), Some(1)).await;
     };
-    let sent = match publish::event(line, source, route, &request.into(), event) {
-        Ok(Ok(sent)) => sent,
-        Ok(Err(error)) => return unconfirmed(line, Some(&event.id), &error),
+    let handed = match publish::event(line, source, route, &request.into(), event) {
+        Ok(Ok(handed)) => handed,
+        Ok(Err(error)) => return unconfirmed(line, source, Some(&event.id), &error),
         Err(fault) => return invalid(line, source, request, fault, Some(1)).await,
     };
-    match sent.confirmed(request.deadline).await {
-        Ok(position) => answer::receipts(&[Receipt {
-            event_id: Some(&event.id),
-            event_type: Some(&event.event_type),
-            schema: Some(route.schema()),
-            ..Receipt::new(Status::Accepted).at(&route.topic, position)
-        }]),
-        Err(error) => unconfirmed(line, Some(&event.id), &error),
+    let again = |value: &_| publish::hand_over(line, source, &request.into(), Encoded { nth: 0, route, event, value });
+    match handed.confirmed(&line.memory, request.deadline, again).await {
+        Ok(confirmed) => answer::receipts(&[source.receipt(&confirmed, event, route)]),
+        Err(error) => unconfirmed(line, source, Some(&event.id), &error),
     }
 }
 
@@ -224,20 +229,36 @@ async fn quarantine(
     fault: Fault,
     events: Option<usize>,
 ) -> Response<Full<Bytes>> {
+    // What is kept here does not spend a key: once it is mended, the provider's own repeat lands. One that is spent
+    // brings nothing, here neither.
+    let token = request.replay_key.as_deref().map(|key| Token { source: &source.name, key, nth: 0 });
+    if token.is_some_and(|token| line.memory.is_spent(token)) {
+        return unconfirmed(line, source, None, &publish::Unconfirmed::Replayed);
+    }
     let list = [(0, fault)];
     let [(_, fault)] = &list;
     let sent = match publish::quarantine(line, source, &request.into(), &Faults { list: &list, events }) {
         Ok(sent) => sent,
-        Err(error) => return unconfirmed(line, fault.event_id.as_deref(), &error),
+        Err(error) => return unconfirmed(line, source, fault.event_id.as_deref(), &error),
     };
     match sent.confirmed(request.deadline).await {
         Ok(position) => answer::receipts(&[Receipt::quarantined(source, fault, position)]),
-        Err(error) => unconfirmed(line, fault.event_id.as_deref(), &error),
+        Err(error) => unconfirmed(line, source, fault.event_id.as_deref(), &error),
     }
 }
 
 /// Kafka did not confirm: never a 2xx, for nobody knows; never a 4xx, for the sender did nothing wrong.
-fn unconfirmed(line: &Line, event_id: Option<&str>, error: &publish::Unconfirmed) -> Response<Full<Bytes>> {
+/// Unless the request turns out to be no authentic one.
+fn unconfirmed(
+    line: &Line,
+    source: &Source,
+    event_id: Option<&str>,
+    error: &publish::Unconfirmed,
+) -> Response<Full<Bytes>> {
+    if matches!(error, publish::Unconfirmed::Replayed) {
+        source.metrics.signature_rejected(error.reason());
+        return answer::problem(&Problem::unauthorized());
+    }
     line.metrics.publish_failures.with_label_values(&[error.reason()]).inc();
     tracing::warn!(event_id, error = error as &dyn std::error::Error, "an event was not confirmed");
     answer::problem(&Problem { event_id, ..Problem::unavailable(error.advice()) })

@@ -8,7 +8,9 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::Unverified;
+use super::dedupe::{Entry, Identity, Token};
 use super::fault::{Fault, Faults};
+use super::handed::Handed;
 use super::line::{Line, Route, Source};
 use super::map::{Failure, Mapped};
 use crate::calendar::Rfc3339;
@@ -38,22 +40,33 @@ thread_local! {
 pub(super) struct Origin<'a> {
     headers: &'a HeaderMap,
     body: &'a [u8],
+    received_ms: i64,
     received: Rfc3339,
+    replay_key: Option<&'a str>,
 }
 
 impl<'a> From<&'a Unverified> for Origin<'a> {
     fn from(request: &'a Unverified) -> Self {
-        Self { headers: &request.headers, body: &request.body, received: Rfc3339::from_ms(request.received_ms) }
+        Self {
+            headers: &request.headers,
+            body: &request.body,
+            received_ms: request.received_ms,
+            received: Rfc3339::from_ms(request.received_ms),
+            replay_key: request.replay_key.as_deref(),
+        }
     }
 }
 
-/// Why Kafka has not confirmed.
+/// Why an event is not confirmed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unconfirmed {
     #[error("kafka did not confirm within the deadline")]
     Deadline,
     #[error("kafka did not take the record")]
     Kafka(#[source] kafka::Error),
+    /// It is not authentic after all.
+    #[error("the replay key brought another event before")]
+    Replayed,
 }
 
 impl Unconfirmed {
@@ -66,6 +79,7 @@ impl Unconfirmed {
             Self::Kafka(kafka::Error::Refused { .. }) => "refused",
             Self::Kafka(kafka::Error::Fatal { .. }) => "fatal",
             Self::Kafka(_) => "other",
+            Self::Replayed => "replayed",
         }
     }
 
@@ -74,6 +88,7 @@ impl Unconfirmed {
             Self::Deadline => "kafka did not confirm in time; the event may have landed all the same",
             Self::Kafka(kafka::Error::Full { .. }) => "too much is waiting for kafka",
             Self::Kafka(_) => "kafka did not confirm",
+            Self::Replayed => "a replay key is good for one event",
         }
     }
 }
@@ -112,8 +127,13 @@ impl Sent {
         tokio::time::timeout_at(deadline, self.reported()).await.map_err(|_| Unconfirmed::Deadline)?
     }
 
+    /// Whether the outcome is not known yet.
+    pub(super) fn is_open(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The place where a record's outcome is learnt, and counted. May be dropped and asked again.
-    async fn reported(&mut self) -> Result<Position, Unconfirmed> {
+    pub(super) async fn reported(&mut self) -> Result<Position, Unconfirmed> {
         let Some(waiting) = &mut self.0 else { return Err(Unconfirmed::Deadline) };
         let report = (&mut waiting.pending).await;
         if report.is_ok() {
@@ -129,46 +149,6 @@ impl Drop for Sent {
         let Some(waiting) = self.0.take() else { return };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move { Self(Some(waiting)).reported().await });
-    }
-}
-
-/// Several records of one request on their way, in their order.
-#[derive(Default)]
-pub(super) struct InFlight(Vec<Sent>);
-
-impl InFlight {
-    pub(super) fn push(&mut self, sent: Sent) {
-        self.0.push(sent);
-    }
-
-    /// Waits until Kafka has confirmed all of them; the first that it did not is the answer.
-    pub(super) async fn confirmed(mut self, deadline: Instant) -> Result<Vec<Position>, Unconfirmed> {
-        let mut positions = Vec::with_capacity(self.0.len());
-        let all = async {
-            for sent in &mut self.0 {
-                positions.push(sent.reported().await?);
-            }
-            Ok(())
-        };
-        tokio::time::timeout_at(deadline, all).await.map_err(|_| Unconfirmed::Deadline)??;
-        Ok(positions)
-    }
-}
-
-impl Drop for InFlight {
-    /// One task for what is left, instead of one for each.
-    fn drop(&mut self) {
-        let left: Vec<Sent> = self.0.drain(..).filter(|sent| sent.0.is_some()).collect();
-        if left.is_empty() {
-            return;
-        }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        runtime.spawn(async move {
-            for mut sent in left {
-                // Counted there; nobody asks for it any more.
-                let _ = sent.reported().await;
-            }
-        });
     }
 }
 
@@ -205,32 +185,50 @@ pub(super) fn unmade(source: &Source, failure: Failure) -> Fault {
     Fault::of_mapping(failure)
 }
 
-/// Encodes one event and hands it over.
+/// Encodes a request's only event and hands it over.
 pub(super) fn event(
     line: &Line,
     source: &Source,
     route: &Route,
     origin: &Origin<'_>,
     event: &Mapped<'_>,
-) -> Result<Result<Sent, Unconfirmed>, Fault> {
+) -> Result<Result<Handed, Unconfirmed>, Fault> {
     VALUE.with_borrow_mut(|value| {
         value.clear();
         encode(line, route, event, value)?;
-        Ok(hand_over(line, source, route, origin, event, value))
+        Ok(hand_over(line, source, origin, Encoded { nth: 0, route, event, value }))
     })
 }
 
-/// The place where an event is handed to Kafka; `value` is what [`encode`] made of it.
+/// An event, and what [`encode`] made of it.
+#[derive(Clone, Copy)]
+pub(super) struct Encoded<'e> {
+    /// Which of its request's entries it is.
+    pub(super) nth: usize,
+    pub(super) route: &'e Route,
+    pub(super) event: &'e Mapped<'e>,
+    pub(super) value: &'e [u8],
+}
+
+/// The place where an event is handed to Kafka, unless it is there, or on its way, already.
 pub(super) fn hand_over(
     line: &Line,
     source: &Source,
-    route: &Route,
     origin: &Origin<'_>,
-    event: &Mapped<'_>,
-    value: &[u8],
-) -> Result<Sent, Unconfirmed> {
+    encoded: Encoded<'_>,
+) -> Result<Handed, Unconfirmed> {
+    let Encoded { nth, route, event, value } = encoded;
+    let identity = Identity { source: &source.name, id: &event.id, event_type: &event.event_type };
+    let token = origin.replay_key.map(|key| Token { source: &source.name, key, nth });
+    let claim = match line.memory.enter(identity, token, route.destination, origin.received_ms) {
+        Entry::New(claim) => claim,
+        Entry::Duplicate(duplicate) => return Ok(Handed::Duplicate(duplicate)),
+        Entry::InFlight(waiter) => return Ok(Handed::Awaited { waiter, value: value.to_vec() }),
+        Entry::Replayed => return Err(Unconfirmed::Replayed),
+    };
+    let replay_key = token.map(Token::header);
     let trace = line.traces.carry_on(origin.headers.get(header::TRACEPARENT).map(http::HeaderValue::as_bytes));
-    let headers: [(&str, &[u8]); 10] = [
+    let headers: [(&str, &[u8]); 11] = [
         (header::CE_SPECVERSION, b"1.0"),
         (header::CE_ID, event.id.as_bytes()),
         (header::CE_SOURCE, source.name.as_bytes()),
@@ -241,17 +239,21 @@ pub(super) fn hand_over(
         (header::CONTENT_TYPE, b"application/avro"),
         (header::RECEIVED_AT, origin.received.as_bytes()),
         (header::TRACEPARENT, trace.as_bytes()),
+        // The last, since few have it.
+        (header::REPLAY_KEY, replay_key.as_deref().unwrap_or_default().as_bytes()),
     ];
+    let headers = if replay_key.is_some() { &headers[..] } else { &headers[..headers.len() - 1] };
     let outgoing = Outgoing {
         topic: &route.topic,
         partition: None,
         key: Some(event.key.as_bytes()),
         value,
-        headers: &headers,
+        headers,
         timestamp_ms: None,
     };
-    let pending = line.publisher.publish(outgoing).map_err(Unconfirmed::Kafka)?;
-    Ok(Sent::new(pending, Count::Event(route.accepted.clone())))
+    let pending = line.publisher.publish_telling(outgoing, claim.ticket()).map_err(Unconfirmed::Kafka)?;
+    claim.handed_over();
+    Ok(Handed::Sent(Sent::new(pending, Count::Event(route.accepted.clone()))))
 }
 
 /// What a quarantined request adds to: its events at fault, by reason.

@@ -112,7 +112,8 @@ async fn once(port: u16, connection: &mut Option<Connection>, request: &Request)
     }
     if answer.is_success() {
         let receipt = Receipt::of(&answer);
-        assert_eq!(receipt.status(), "accepted", "{}", receipt.0);
+        // A repeat of what was taken just before a kill is recognised, and has the place of the first.
+        assert!(matches!(receipt.status(), "accepted" | "duplicate"), "{}", receipt.0);
         return Some(receipt.place());
     }
     assert_eq!(answer.status, 503, "only an outage is a reason not to take a valid event: {}", answer.text());

@@ -15,6 +15,7 @@ mod batches;
 mod cli;
 mod commands;
 mod crash;
+mod dedupe;
 mod drain;
 mod harness;
 mod kafka_edge;

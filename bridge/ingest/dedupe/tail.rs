@@ -9,7 +9,11 @@ use crate::event::header;
 use crate::kafka::{Extent, Glimpse, NextOffset};
 use crate::schema::wire;
 
-/// What a record in an event topic says of the memory.
+/// Schemas of one event type that the end of its topic may name besides today's. Old ones are few; what is written with
+/// yet another is not remembered.
+const MAX_OLD_SCHEMAS: usize = 64;
+
+/// What a record in an event topic gives to the memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Found {
     pub(super) event: Print,
@@ -56,7 +60,7 @@ struct Kind {
     topic: String,
     subject: String,
     /// By schema id. One or two, usually.
-    destinations: Vec<(u32, Option<DestinationId>)>,
+    destinations: Vec<(u32, DestinationId)>,
 }
 
 impl Finder {
@@ -90,16 +94,19 @@ impl Finder {
     fn destination(&mut self, topic: &str, event_type: &str, schema_id: u32) -> Option<DestinationId> {
         let kind = self.events.get_mut(event_type).filter(|kind| kind.topic == topic)?;
         if let Some((_, known)) = kind.destinations.iter().find(|(known, _)| *known == schema_id) {
-            return *known;
+            return Some(*known);
+        }
+        if kind.destinations.len() > MAX_OLD_SCHEMAS {
+            return None;
         }
         let (topic, subject) = (kind.topic.clone(), kind.subject.clone());
-        let id = self.memory.destination(&Destination { topic, subject, version: None, schema_id })?;
-        kind.destinations.push((schema_id, Some(id)));
+        let id = self.memory.destination(&Destination { topic, subject, version: None, schema_id });
+        kind.destinations.push((schema_id, id));
         Some(id)
     }
 }
 
-/// `<nth>:<key>`, as [`header::REPLAY_KEY`] carries a token.
+/// The other way of [`Token::header`].
 fn token_of(text: &str) -> Option<(usize, &str)> {
     let (nth, key) = text.split_once(':')?;
     Some((nth.parse().ok()?, key))

@@ -80,7 +80,15 @@ pub(crate) fn meta(source: &str, body: &[u8]) -> Request {
     request(source, body).header("x-hub-signature-256", format!("sha256={}", hex::encode(mac)))
 }
 
-fn request(source: &str, body: &[u8]) -> Request {
+/// Mailgun: the time, and the hex of the HMAC of time and token.
+pub(crate) fn mailgun(secret: &str, token: &str) -> (String, String) {
+    let timestamp = now().to_string();
+    let mac = hmac_sha256(secret.as_bytes(), &[timestamp.as_bytes(), token.as_bytes()]);
+    (timestamp, hex::encode(mac))
+}
+
+/// Signed in its body, or not at all.
+pub(crate) fn request(source: &str, body: &[u8]) -> Request {
     Request {
         path: format!("/hooks/{source}"),
         headers: vec![("content-type".to_owned(), "application/json".to_owned())],
