@@ -238,6 +238,8 @@ const PURE: &[&str] = &[
     "bridge/ingest/split",
     "bridge/ingest/form",
     "bridge/ingest/map",
+    "bridge/ingest/dedupe/ring",
+    "bridge/ingest/dedupe/shard",
     "bridge/schema/plan",
     "bridge/schema/compat",
     "bridge/schema/drift",

@@ -14,9 +14,9 @@ use uuid::Uuid;
 use crate::harness::services;
 
 /// What no wait here should ever need.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-fn client(bootstrap: &str, properties: &[(&str, &str)]) -> Client {
+pub(crate) fn client(bootstrap: &str, properties: &[(&str, &str)]) -> Client {
     let kafka = config::Kafka {
         bootstrap_servers: bootstrap.to_owned(),
         create_topics: true,
@@ -32,7 +32,7 @@ fn client(bootstrap: &str, properties: &[(&str, &str)]) -> Client {
     Client::new(&kafka, "kafka-edge").unwrap()
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(future)
 }
 
@@ -48,7 +48,7 @@ fn plan(name: &str, partitions: i32) -> TopicPlan {
     }
 }
 
-async fn fresh_topic(client: &Client, partitions: i32) -> String {
+pub(crate) async fn fresh_topic(client: &Client, partitions: i32) -> String {
     let name = format!("edge.{}", Uuid::new_v4());
     client.admin().unwrap().ensure_topics(&[plan(&name, partitions)]).await.unwrap();
     name

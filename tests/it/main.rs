@@ -19,6 +19,7 @@ mod dedupe;
 mod drain;
 mod harness;
 mod kafka_edge;
+mod kafka_read;
 mod load;
 mod postgres_sink;
 mod reload;

@@ -28,13 +28,17 @@ struct Entry {
 
 /// Of a chain. No ring is that long: see [`Ring::new`].
 const END: u32 = u32::MAX;
-/// Entries that a ring begins with; it grows by half until it is full.
+/// Entries that are allocated together, in 10 KiB: as it grows, nothing is copied and no room is left behind.
+const CHUNK: usize = 256;
+/// Chains that a ring begins with.
 const FIRST: usize = 64;
 
 /// At most `max` entries; past it the oldest makes room.
 #[derive(Debug)]
 pub(super) struct Ring {
-    entries: Vec<Entry>,
+    /// All of [`CHUNK`] entries but the last.
+    chunks: Vec<Vec<Entry>>,
+    len: usize,
     /// The first entry of each chain. A power of two, so that a part of the print chooses.
     heads: Vec<u32>,
     max: usize,
@@ -48,16 +52,19 @@ pub(super) struct Ring {
 impl Ring {
     pub(super) fn new(max: usize) -> Self {
         let max = max.clamp(1, END as usize);
-        Self { entries: Vec::new(), heads: Vec::new(), max, oldest: 0, since: None, forgot: false }
+        Self { chunks: Vec::new(), len: 0, heads: Vec::new(), max, oldest: 0, since: None, forgot: false }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.len
     }
 
     /// Bytes that it holds on to.
     pub(super) fn bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>() + self.heads.capacity() * size_of::<u32>()
+        let entries: usize = self.chunks.iter().map(Vec::capacity).sum();
+        entries * size_of::<Entry>()
+            + self.chunks.capacity() * size_of::<Vec<Entry>>()
+            + self.heads.capacity() * size_of::<u32>()
     }
 
     /// What came after this time, in seconds, is remembered. `None` while nothing has come.
@@ -72,7 +79,8 @@ impl Ring {
 
     pub(super) fn get(&self, print: Print) -> Option<Place> {
         let mut at = *self.heads.get(self.chain(print))?;
-        while let Some(entry) = self.entries.get(at as usize) {
+        while at != END {
+            let entry = self.entry(at as usize);
             if entry.print == print {
                 return Some(entry.place);
             }
@@ -86,15 +94,16 @@ impl Ring {
         if self.get(print).is_some() {
             return;
         }
-        let index = if self.entries.len() < self.max {
+        let index = if self.len < self.max {
             self.since = Some(self.since.map_or(at, |since| since.min(at)));
             self.grow();
-            self.entries.push(Entry { print, place, at, next: END });
-            self.entries.len() - 1
+            self.chunks[self.len / CHUNK].push(Entry { print, place, at, next: END });
+            self.len += 1;
+            self.len - 1
         } else {
             let index = self.oldest;
             self.forget(index);
-            self.entries[index] = Entry { print, place, at, next: END };
+            *self.entry_mut(index) = Entry { print, place, at, next: END };
             self.oldest = (index + 1) % self.max;
             index
         };
@@ -103,7 +112,7 @@ impl Ring {
 
     /// Takes an entry out of its chain.
     fn forget(&mut self, index: usize) {
-        let Entry { print, at, next, .. } = self.entries[index];
+        let Entry { print, at, next, .. } = *self.entry(index);
         // Times need not be in order: the end of a topic is read beside that of another.
         self.since = if self.forgot { self.since.max(Some(at)) } else { Some(at) };
         self.forgot = true;
@@ -113,7 +122,8 @@ impl Ring {
             return;
         }
         let mut before = self.heads[chain] as usize;
-        while let Some(entry) = self.entries.get_mut(before) {
+        while before != END as usize {
+            let entry = self.entry_mut(before);
             if entry.next as usize == index {
                 entry.next = next;
                 return;
@@ -124,8 +134,8 @@ impl Ring {
 
     #[allow(clippy::cast_possible_truncation, reason = "`max` is at most END")]
     fn link(&mut self, index: usize) {
-        let chain = self.chain(self.entries[index].print);
-        self.entries[index].next = self.heads[chain];
+        let chain = self.chain(self.entry(index).print);
+        self.entry_mut(index).next = self.heads[chain];
         self.heads[chain] = index as u32;
     }
 
@@ -134,11 +144,19 @@ impl Ring {
         print.1 as usize & self.heads.len().wrapping_sub(1)
     }
 
+    fn entry(&self, index: usize) -> &Entry {
+        &self.chunks[index / CHUNK][index % CHUNK]
+    }
+
+    fn entry_mut(&mut self, index: usize) -> &mut Entry {
+        &mut self.chunks[index / CHUNK][index % CHUNK]
+    }
+
     /// Room for one more.
     fn grow(&mut self) {
-        let len = self.entries.len();
-        if len == self.entries.capacity() {
-            self.entries.reserve_exact((len / 2).max(FIRST).min(self.max - len));
+        let len = self.len;
+        if len == self.chunks.len() * CHUNK {
+            self.chunks.push(Vec::with_capacity(CHUNK.min(self.max - len)));
         }
         if len == self.heads.len() {
             let chains = (len * 2).max(FIRST);
