@@ -96,9 +96,10 @@ impl Tail {
         let topics: BTreeSet<&String> = self.current.iter().map(|(_, destination)| &destination.topic).collect();
         let since_ms = clock::now_ms() - i64::try_from(OLDEST.as_millis()).unwrap_or(i64::MAX);
         let extents = self.client.extents(&self.group, topics.into_iter().cloned().collect(), since_ms).await?;
-        let mut finder = Finder::new(Arc::clone(&self.memory), self.current.iter().cloned());
+        let (extents, cut) = shares(extents, self.max_entries);
+        let mut finder = Finder::new(Arc::clone(&self.memory), self.current.iter().cloned(), cut);
         let look = move |record: &kafka::Glimpse<'_>| finder.find(record);
-        let mut reader = Reader::start(&self.client, &self.group, shares(extents, self.max_entries), self.then, look)?;
+        let mut reader = Reader::start(&self.client, &self.group, extents, self.then, look)?;
         while let Some(event) = reader.next().await {
             match event {
                 Event::CaughtUp => {
@@ -131,7 +132,9 @@ impl Tail {
                 if self.readiness.well(PART) {
                     tracing::info!(part = PART, "it goes on");
                 }
-                batch.into_iter().for_each(|found| self.memory.remember(found));
+                for found in batch {
+                    self.memory.remember(found);
+                }
             }
             Event::Trouble(code) => {
                 if self.readiness.amiss(PART, &code.to_string()) {

@@ -25,6 +25,7 @@ mod tail;
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::watch;
@@ -105,6 +106,8 @@ pub struct Memory {
     key: RandomState,
     shards: Box<[Mutex<Shard<Waiters>>]>,
     destinations: RwLock<Vec<Arc<Destination>>>,
+    /// Of what came up to this time, not all was read at the start: seconds since the Unix epoch.
+    unread: AtomicU32,
     uncertain: Counter,
 }
 
@@ -146,6 +149,7 @@ impl Memory {
             key: RandomState::new(),
             shards: (0..shards).map(|_| Mutex::new(Shard::new(max_entries / shards))).collect(),
             destinations: RwLock::default(),
+            unread: AtomicU32::new(0),
             uncertain,
         }
     }
@@ -253,7 +257,8 @@ impl Memory {
                 }
             }
         }
-        reach.since = forgot.or(reach.since);
+        let unread = self.unread.load(Ordering::Relaxed);
+        reach.since = forgot.or(reach.since).map(|since| since.max(unread));
         reach
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::metadata::MetadataPartition;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::mpsc;
@@ -131,7 +132,7 @@ fn extents(client: &Client, group: &str, topics: &[String], since_ms: i64) -> Re
         let metadata = client.metadata(Some(topic), ASK)?;
         let name: Arc<str> = topic.as_str().into();
         for found in metadata.topics().iter().filter(|found| found.name() == topic) {
-            let ids = found.partitions().iter().map(|partition| partition.id());
+            let ids = found.partitions().iter().map(MetadataPartition::id);
             partitions.extend(ids.map(|partition| TopicPartition { topic: Arc::clone(&name), partition }));
         }
     }

@@ -14,7 +14,7 @@ use crate::kafka_edge::{PATIENCE, block_on, client, fresh_topic};
 const MINUTE_MS: i64 = 60_000;
 
 fn offset(record: &Glimpse<'_>) -> Option<i64> {
-    Some(record.offset())
+    record.value().map(|_| record.offset())
 }
 
 /// Offsets until everything was read.

@@ -9,6 +9,7 @@ use super::ring::{Place, Print, Ring};
 #[derive(Debug)]
 pub(super) struct Shard<W> {
     pub(super) acknowledged: Ring,
+    /// As many as the publisher has in flight at most, and a claim of each thread.
     flying: HashMap<Print, Flying<W>, BuildHasherDefault<AsItIs>>,
 }
 

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::ring::{Place, Print};
 use super::{Destination, DestinationId, Identity, Memory, Token, seconds};
 use crate::event::header;
-use crate::kafka::{Extent, Glimpse, NextOffset};
+use crate::kafka::{Extent, Glimpse, NextOffset, TopicPartition};
 use crate::schema::wire;
 
 /// Schemas of one event type that the end of its topic may name besides today's. Old ones are few; what is written with
@@ -23,9 +24,9 @@ pub struct Found {
 }
 
 /// Shortens what is to be read to the newest `max` records overall: every partition gives all it has, or as many as any
-/// other. Offsets are counted, so that a log with gaps gives less.
+/// other. Offsets are counted, so that a log with gaps gives less. Beside them, the partitions that have more.
 #[must_use]
-pub fn shares(mut extents: Vec<Extent>, max: usize) -> Vec<Extent> {
+pub fn shares(mut extents: Vec<Extent>, max: usize) -> (Vec<Extent>, Vec<TopicPartition>) {
     let len = |extent: &Extent| u64::try_from(extent.end.get() - extent.start.get()).unwrap_or(0);
     let mut lens: Vec<u64> = extents.iter().map(len).collect();
     lens.sort_unstable();
@@ -40,11 +41,15 @@ pub fn shares(mut extents: Vec<Extent>, max: usize) -> Vec<Extent> {
         }
         left -= len;
     }
+    let mut cut = Vec::new();
     for extent in &mut extents {
+        if len(extent) > share {
+            cut.push(extent.at.clone());
+        }
         let kept = i64::try_from(len(extent).min(share)).unwrap_or(i64::MAX);
         extent.start = NextOffset::stored(extent.end.get() - kept);
     }
-    extents
+    (extents, cut)
 }
 
 /// Reads records back into what the memory holds. It runs on the thread that reads.
@@ -52,6 +57,8 @@ pub fn shares(mut extents: Vec<Extent>, max: usize) -> Vec<Extent> {
 pub struct Finder {
     memory: Arc<Memory>,
     events: HashMap<String, Kind>,
+    /// Partitions of which only the end is read, until their first record has come.
+    cut: Vec<TopicPartition>,
 }
 
 /// Records of one event type.
@@ -65,19 +72,29 @@ struct Kind {
 
 impl Finder {
     /// `current`: of every event type that is configured, where it goes and as what. Records of others are of no use:
-    /// no request can bring such an event.
+    /// no request can bring such an event. `cut`: the partitions that [`shares`] has cut.
     #[must_use]
-    pub fn new(memory: Arc<Memory>, current: impl IntoIterator<Item = (String, Destination)>) -> Self {
+    pub fn new(
+        memory: Arc<Memory>,
+        current: impl IntoIterator<Item = (String, Destination)>,
+        cut: Vec<TopicPartition>,
+    ) -> Self {
         let events = current.into_iter().map(|(event_type, destination)| {
             let destinations = vec![(destination.schema_id, memory.destination(&destination))];
             let Destination { topic, subject, .. } = destination;
             (event_type, Kind { topic, subject, destinations })
         });
-        Self { events: events.collect(), memory }
+        Self { events: events.collect(), memory, cut }
     }
 
     /// `None` for a record that is none of ours.
     pub fn find(&mut self, record: &Glimpse<'_>) -> Option<Found> {
+        let at = seconds(record.timestamp_ms().unwrap_or(0));
+        let is_here = |cut: &TopicPartition| cut.partition == record.partition() && *cut.topic == *record.topic();
+        if let Some(place) = self.cut.iter().position(is_here) {
+            self.cut.swap_remove(place);
+            self.memory.unread.fetch_max(at, Ordering::Relaxed);
+        }
         let [source, id, event_type, key] =
             record.headers([header::CE_SOURCE, header::CE_ID, header::CE_TYPE, header::REPLAY_KEY]);
         let (source, id, event_type) = (source?, id?, event_type?);
@@ -87,7 +104,7 @@ impl Finder {
             event: self.memory.event(Identity { source, id, event_type }),
             token: key.and_then(token_of).map(|(nth, key)| self.memory.token(Token { source, key, nth })),
             place: Place { offset: record.offset(), partition: record.partition(), destination: destination.0 },
-            at: seconds(record.timestamp_ms().unwrap_or(0)),
+            at,
         })
     }
 

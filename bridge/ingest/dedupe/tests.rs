@@ -173,12 +173,13 @@ proptest! {
             start: NextOffset::stored(50),
             end: NextOffset::stored(50 + len),
         };
-        let shares = shares((0..).zip(&lens).map(extent).collect(), max);
+        let (shares, cut) = shares((0..).zip(&lens).map(extent).collect(), max);
         let kept: Vec<i64> = shares.iter().map(|extent| extent.end.get() - extent.start.get()).collect();
         let all: i64 = kept.iter().sum();
         let there: i64 = lens.iter().sum();
         let max = i64::try_from(max).unwrap();
         prop_assert!(all <= max);
+        prop_assert_eq!(cut.len(), kept.iter().zip(&lens).filter(|(kept, len)| kept < len).count());
         // Less than a record for each partition is left over.
         prop_assert!(all == there || max - all < i64::try_from(lens.len()).unwrap());
         let most = kept.iter().max().copied().unwrap_or_default();
@@ -227,7 +228,9 @@ async fn what_the_end_of_a_topic_holds_is_remembered() {
 
     let (memory, orders, _metrics) = memory();
     let memory = Arc::new(memory);
-    let mut finder = Finder::new(Arc::clone(&memory), [("order_placed".to_owned(), destination_of_orders())]);
+    let current = [("order_placed".to_owned(), destination_of_orders())];
+    let cut = vec![TopicPartition { topic: "orders".into(), partition: 0 }];
+    let mut finder = Finder::new(Arc::clone(&memory), current, cut);
     let mut extents = client.extents("reader", vec!["orders".to_owned()], 0).await.unwrap();
     // The mock knows no times, and has nothing that is young enough.
     extents[0].start = NextOffset::stored(0);
@@ -241,6 +244,11 @@ async fn what_the_end_of_a_topic_holds_is_remembered() {
     }
 
     assert_eq!(memory.reach().entries, 3, "two events and a token");
+    assert_eq!(
+        memory.reach().since,
+        Some(memory.unread.load(Ordering::Relaxed)),
+        "no more was read of a cut partition"
+    );
     let Entry::Duplicate(duplicate) = memory.enter(ORDER, None, orders, NOW_MS) else { panic!("not remembered") };
     assert_eq!((duplicate.position, &*duplicate.destination), (first, &destination_of_orders()));
     let Entry::Duplicate(duplicate) = memory.enter(Identity { id: "evt_2", ..ORDER }, None, orders, NOW_MS) else {
