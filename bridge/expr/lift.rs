@@ -57,6 +57,8 @@ pub(super) struct Lifted<'t> {
     pub(super) variables: Vec<Path>,
     /// Paths that it goes along and whose values it does not use: that they are no error has to be seen all the same.
     pub(super) passed: Vec<Path>,
+    /// Every path is an error only if the program comes to it: none is passed first.
+    pub(super) lazy: bool,
 }
 
 /// The program needs its input whole.
@@ -72,9 +74,10 @@ pub(super) fn lift<'t>(term: &Term<&'t str>) -> Option<Lifted<'t>> {
     let variables: Vec<Path> = variables.into_iter().map(Path::new).collect();
     let passed: Vec<Path> = passed.into_iter().map(Path::new).collect();
     // Whoever gets to the end of a path has passed every place on it.
+    let lazy = passed.iter().all(Path::is_root);
     let seen = |path: &Path| path.is_root() || variables.iter().any(|variable| path.leads_to(variable));
     let passed = passed.into_iter().filter(|path| !seen(path)).collect();
-    Some(Lifted { term, variables, passed })
+    Some(Lifted { term, variables, passed, lazy })
 }
 
 /// Where in the program's input a term's own input stands; `None` where that is a value made on the way.

@@ -34,7 +34,7 @@ struct Ways {
 impl Run {
     pub(super) fn compile(text: &str, checked: Checked<'_>) -> Result<Self, Vec<Problem>> {
         let Checked { term, patterns, .. } = checked;
-        let Some(Lifted { term: lifted, variables, passed }) = lift::lift(&term) else {
+        let Some(Lifted { term: lifted, variables, passed, lazy }) = lift::lift(&term) else {
             let compiled =
                 Compiled::new(text, Entries { whole: term, lifted: None, fields: None, variables: 0 }, patterns)?;
             return Ok(Self { compiled, lifted: None });
@@ -43,7 +43,7 @@ impl Run {
         let ways = Ways {
             variables: variables.len(),
             paths: variables.into_iter().chain(passed).collect(),
-            condition: Condition::of(&lifted),
+            condition: lazy.then(|| Condition::of(&lifted)).flatten(),
             record,
         };
         let entries = Entries { whole: term, lifted: Some(lifted), fields, variables: ways.variables };

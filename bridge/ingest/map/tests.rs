@@ -172,6 +172,43 @@ fn all_takes_every_rule_and_several_results_get_an_ordinal() {
 }
 
 #[test]
+fn an_event_is_known_by_its_bare_id_its_type_and_its_ordinal() {
+    let rules =
+        [("", "bought", "(.items[] | {customer: .})"), ("", "seen", "{view: .id}"), ("", "bought", "{customer: 1}")];
+    let headers = [("webhook-id".parse().unwrap(), "m#bought.1".parse().unwrap())].into_iter().collect();
+    for (all, expected) in [
+        (false, &["m#bought.1 bought 1", "m#bought.1 bought 2"][..]),
+        (true, &["m#bought.1 bought 1", "m#bought.1 bought 2", "v seen 1", "m#bought.1 bought 3"]),
+    ] {
+        let mapper = Given::rules(all, &rules).compile().unwrap();
+        let Mapping::Events(events) = mapper.map(&headers, br#"{"id":"v","items":["a","b"]}"#) else {
+            panic!("events")
+        };
+        let known: Vec<_> =
+            events.iter().map(|it| format!("{} {} {}", it.bare_id(), it.event_type, it.ordinal)).collect();
+        assert_eq!(known, expected);
+        let ids: std::collections::HashSet<_> = events.iter().map(|it| &it.id).collect();
+        assert_eq!(ids.len(), events.len(), "{ids:?}");
+    }
+}
+
+#[test]
+fn the_rules_of_a_source_share_a_budget() {
+    let work = "[range(2000) | . * 2] | {customer: length}";
+    let given = Given::rules(true, &[("", "bought", work); 5]);
+    let mut mapper = given.compile().unwrap();
+    let headers = [("webhook-id".parse().unwrap(), "m".parse().unwrap())].into_iter().collect();
+    let events = |mapping| if let Mapping::Events(events) = mapping { Ok(events.len()) } else { Err(mapping) };
+    assert_eq!(events(mapper.map(&headers, b"{}")), Ok(5));
+    mapper.max_steps = 20_000;
+    let Mapping::Failed(failure) = mapper.map(&headers, b"{}") else { panic!("a failure") };
+    assert_eq!(failure.reason.name(), "over_budget", "{failure}");
+    // Each event has its own, and a large one more of it.
+    let large = format!("{{\"x\":\"{}\"}}", "x".repeat(20_000));
+    assert_eq!(events(mapper.map(&headers, large.as_bytes())), Ok(5));
+}
+
+#[test]
 fn a_rule_that_fails_is_a_failure_and_not_a_no() {
     let given = Given::rules(false, &[(".type | startswith(\"a\")", "bought", "{customer: (.n + \"x\")}")]);
     given.check(&[], r#"{"id":"1"}"#, &["expression_failed bought: when: null where a string is wanted"]);
