@@ -83,6 +83,9 @@ pub(super) fn lift<'t>(term: &Term<&'t str>) -> Option<Lifted<'t>> {
 /// Where in the program's input a term's own input stands; `None` where that is a value made on the way.
 type Input<'i> = Option<&'i [Step]>;
 
+/// An object's field: its name, and its value where that is written.
+type Field<'t> = (Term<&'t str>, Option<Term<&'t str>>);
+
 struct Lift<'t> {
     variables: Vec<Vec<Step>>,
     passed: Vec<Vec<Step>>,
@@ -188,12 +191,8 @@ impl<'t> Lift<'t> {
         Ok(Term::BinOp(Box::new(variable), BinaryOp::Pipe(None), Box::new(term)))
     }
 
-    fn fields(
-        &mut self,
-        fields: &[(Term<&'t str>, Option<Term<&'t str>>)],
-        input: Input<'_>,
-    ) -> Result<Vec<(Term<&'t str>, Option<Term<&'t str>>)>> {
-        let field = |(name, value): &(Term<&'t str>, Option<Term<&'t str>>)| {
+    fn fields(&mut self, fields: &[Field<'t>], input: Input<'_>) -> Result<Vec<Field<'t>>> {
+        let field = |(name, value): &Field<'t>| {
             Ok(match (name, value) {
                 (Term::Var(variable), None) => {
                     let text = Term::Str(None, vec![StrPart::Str(variable.strip_prefix('$').ok_or(Whole)?)]);

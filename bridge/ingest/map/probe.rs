@@ -40,12 +40,11 @@ impl Probe {
 
     pub(super) fn add_program(&mut self, text: &str) -> Result<usize, Vec<Problem>> {
         let program = Program::compile(text)?;
-        let origin = match program.path() {
-            Some(path) => Origin::Path(self.paths.add(path)),
-            None => {
-                let places = program.paths().iter().map(|path| self.paths.add(path)).collect();
-                Origin::Program(program, places)
-            }
+        let origin = if let Some(path) = program.path() {
+            Origin::Path(self.paths.add(path))
+        } else {
+            let places = program.paths().iter().map(|path| self.paths.add(path)).collect();
+            Origin::Program(program, places)
         };
         self.origins.push(origin);
         Ok(self.origins.len() - 1)
