@@ -219,7 +219,7 @@ fn dedupe(smoke: bool) -> bool {
     ];
     let ratios = compare(&title, &mut subjects, smoke);
     let limit = if smoke { 1.5 } else { 1.0 };
-    let passed = ratios[1..].iter().all(|ratio| *ratio <= limit);
+    let passed = ratios[1..].iter().all(|it| it.ratio <= limit);
     println!("  each at most {limit}: {}", if passed { "yes" } else { "NO" });
     passed
 }
