@@ -69,9 +69,9 @@ impl Tuning {
 }
 
 impl Default for Tuning {
-    /// The busy lane's. librdkafka writes one partition a request and, with its queue threshold of one, forms no further batch while a
-    /// request waits to be sent: batches grow by themselves once five requests are out, and a lone record waits for the
-    /// linger only. Measured on one broker with keys over 16 partitions (600 bytes, 7 headers), half a millisecond
+    /// The busy lane's. librdkafka writes one partition a request and, with its queue threshold of one, forms no further
+    /// batch while a request waits to be sent: batches grow by themselves once five requests are out, and a lone record
+    /// waits for the linger only. Measured on one broker with keys over 16 partitions (600 bytes, 7 headers), half a millisecond
     /// against a whole one gave a fifth more records a second at 64 senders and more at 256, for no more CPU. No linger
     /// won a millisecond at 1,000 a second and lost a tenth at 64 senders; three requests in flight won a tenth at 256
     /// senders and lost a quarter at 64.
