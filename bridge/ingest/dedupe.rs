@@ -262,16 +262,18 @@ impl Memory {
         reach
     }
 
-    fn land(&self, print: Print, report: Option<(i32, i64)>) {
-        let mut next = Some((print, report));
-        while let Some((print, report)) = next.take() {
-            let landed = self.with(print, |shard| shard.land(print, report));
-            let Some(Landed { place, waiters, rider }) = landed else { return };
-            if let Some(waiters) = waiters {
-                waiters.send_replace(place.map_or(Report::Failed, Report::Taken));
-            }
-            next = rider.map(|rider| (rider, place.map(|place| (place.partition, place.offset))));
+    /// Settles what is in flight, and tells those who wait. Says whether it is acknowledged.
+    fn land(&self, print: Print, report: Option<(i32, i64)>) -> bool {
+        let landed = self.with(print, |shard| shard.land(print, report));
+        let Some(Landed { place, waiters, rider }) = landed else { return false };
+        if let Some(waiters) = waiters {
+            waiters.send_replace(place.map_or(Report::Failed, Report::Taken));
         }
+        if let Some(token) = rider {
+            // Nothing rides with a token.
+            self.land(token, place.map(|place| (place.partition, place.offset)));
+        }
+        place.is_some()
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "any bits of the print will do")]
@@ -305,11 +307,12 @@ impl Memory {
 
 impl Landing for Memory {
     fn landed(&self, ticket: Ticket, report: Result<Position, &Error>) {
-        if report.is_err_and(Error::may_have_persisted) {
+        let Ticket(first, second) = ticket;
+        let position = report.as_ref().ok().map(|position| (position.partition, position.offset));
+        let acknowledged = self.land(Print(first, second), position);
+        if !acknowledged && report.is_err_and(Error::may_have_persisted) {
             self.uncertain.inc_by(1);
         }
-        let Ticket(first, second) = ticket;
-        self.land(Print(first, second), report.ok().map(|position| (position.partition, position.offset)));
     }
 }
 

@@ -107,7 +107,6 @@ pub struct Ticket(pub u64, pub u64);
 /// Told how every record that was published with a ticket ended, once each: on the report thread, which must not wait,
 /// and before whoever awaits that record is told.
 pub trait Landing: Send + Sync + fmt::Debug {
-    /// # Errors
     /// `report` is what [`Pending`] will say.
     fn landed(&self, ticket: Ticket, report: Result<Position, &Error>);
 }

@@ -195,13 +195,14 @@ impl<T: Send + 'static> Reader<T> {
                 let mut reading = Reading { consumer, events: sender, look, batch: Vec::new() };
                 let ended = reading.run(extents, then);
                 let Reading { consumer, events, .. } = reading;
-                // Here, where it may be waited for.
-                drop(consumer);
                 let cause = match ended {
                     Ok(()) | Err(Stop::Unheard) => None,
                     Err(Stop::Failed(error)) => Some(error),
                 };
+                // Nobody may be listening, which is how most readers end.
                 let _ = events.blocking_send(Event::Ended(cause));
+                // Last, and here: it waits for librdkafka's threads.
+                drop(consumer);
             })
             .map_err(|cause| Error::Start { role: "reader thread", reason: cause.to_string() })?;
         Ok(Self { events })
