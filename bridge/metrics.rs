@@ -210,9 +210,12 @@ impl Metrics {
             &self.rejected_signatures,
             &self.secret_use,
             &self.unknown_fields,
+            &self.deduplicated,
+            &self.mappings,
         ] {
             forget(family, "source", source);
         }
+        forget(&self.mapping_seconds, "source", source);
         forget(&self.ack_seconds, "source", source);
     }
 
