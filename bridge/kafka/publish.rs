@@ -21,7 +21,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 pub use self::flight::Pending;
 use self::flight::{Flight, Load};
-use self::lanes::Lane;
+use self::lanes::{Lane, Place};
 use super::client::{Client, log_error, log_line};
 use super::{Code, Error, Position, code_of};
 
@@ -192,7 +192,8 @@ impl Publisher {
         Ok(Self { shared })
     }
 
-    /// Enqueues the record or refuses it, at once. Records of one key that one thread enqueues keep that order.
+    /// Enqueues the record or refuses it, at once. Records of one key that one thread enqueues keep that order, and so do
+    /// those whose partition it names, within the partition.
     ///
     /// # Errors
     /// [`Error::Full`], [`Error::TooLarge`], [`Error::Refused`], [`Error::Fatal`]: nothing was enqueued.
@@ -211,7 +212,11 @@ impl Publisher {
     fn enqueue(&self, record: &Outgoing<'_>, ticket: Option<Ticket>) -> Result<Pending, Error> {
         let bytes = record.bytes();
         let load = &self.shared.reports.load;
-        let place = load.lanes.enter(record.key, load.claim(bytes)?);
+        let in_flight = load.claim(bytes)?;
+        let place = match record.partition {
+            Some(_) => Place::OF_A_PARTITION,
+            None => load.lanes.enter(record.key, in_flight),
+        };
         let flight = Arc::new(Flight::new(bytes, place, ticket));
         let sent = {
             let current = &self.shared.producing(place.lane).current;

@@ -3,7 +3,8 @@
 //! librdkafka's linger is one number for a producer's whole life, and both ends of it are wrong: a lone record waits for
 //! company that does not come, or a crowd is written in requests of a few records each. So there is a producer for each
 //! end, and how much is in flight decides between them, record by record. What keeps the order of a key: its records
-//! change producers only while none of them is in flight.
+//! change producers only while none of them is in flight. What keeps the order of a partition that is named: its records
+//! never change.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -46,8 +47,14 @@ pub(super) struct Lanes {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     pub(super) lane: Lane,
-    /// None for a record without a key, which has no order to keep.
+    /// None for a record without a key, which has no order to keep, and for one whose partition is named.
     bucket: Option<u16>,
+}
+
+impl Place {
+    /// The one for records whose partition is named: they keep the order of the partition, whatever their keys are, and so
+    /// never change producers.
+    pub(super) const OF_A_PARTITION: Self = Self { lane: Lane::Busy, bucket: None };
 }
 
 impl Lanes {
