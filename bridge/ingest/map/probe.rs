@@ -88,22 +88,24 @@ impl Probe {
         document: &Json<'a>,
         found: &[Found<'_>],
     ) -> Result<Vec<Json<'a>>, Error> {
-        let null = || Json::from(Cow::Borrowed("null"));
         match self.origins.get(place) {
-            Some(Origin::Path(path)) => match found.get(*path) {
-                Some(Found::Value(text)) => Ok(vec![document.part(text)]),
-                Some(Found::Mismatch(value)) => Err(Error::Failed { message: format!("{value} has no such part") }),
-                Some(Found::Nothing) | None => Ok(vec![null()]),
-            },
             Some(Origin::Program(program, places)) => program.eval_on(document, Findings { all: found, places }),
-            Some(Origin::Header(_)) | None => Ok(vec![null()]),
+            _ => Ok(vec![self.json(place, document, found)?]),
         }
     }
 
     /// The first answer at `place` as JSON; null where there is none.
     pub(super) fn json<'a>(&self, place: usize, document: &Json<'a>, found: &[Found<'_>]) -> Result<Json<'a>, Error> {
-        let first = self.all(place, document, found)?.into_iter().next();
-        Ok(first.unwrap_or_else(|| Json::from(Cow::Borrowed("null"))))
+        let null = || Json::from(Cow::Borrowed("null"));
+        match self.origins.get(place) {
+            Some(Origin::Path(path)) => match found.get(*path) {
+                Some(Found::Value(text)) => Ok(document.part(text)),
+                Some(Found::Mismatch(value)) => Err(Error::Failed { message: format!("{value} has no such part") }),
+                Some(Found::Nothing) | None => Ok(null()),
+            },
+            Some(Origin::Program(..)) => Ok(self.all(place, document, found)?.into_iter().next().unwrap_or_else(null)),
+            Some(Origin::Header(_)) | None => Ok(null()),
+        }
     }
 
     /// Whether the first answer at `place` is neither null nor false.
