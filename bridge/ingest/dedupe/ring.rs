@@ -91,9 +91,13 @@ impl Ring {
 
     /// Remembers it, unless it is known already: of several places the first counts.
     pub(super) fn insert(&mut self, print: Print, place: Place, at: u32) {
-        if self.get(print).is_some() {
-            return;
+        if self.get(print).is_none() {
+            self.push(print, place, at);
         }
+    }
+
+    /// Remembers what is known not to be there, without a look.
+    pub(super) fn push(&mut self, print: Print, place: Place, at: u32) {
         let index = if self.len < self.max {
             self.since = Some(self.since.map_or(at, |since| since.min(at)));
             self.grow();

@@ -76,7 +76,8 @@ impl<W: Default> Shard<W> {
         let Flying { waiters, destination, at, rider, seen } = self.flying.remove(&print)?;
         let place = report.map(|(partition, offset)| Place { offset, partition, destination }).or(seen);
         if let Some(place) = place {
-            self.acknowledged.insert(print, place, at);
+            // What is in flight was not acknowledged when it took off, and cannot have become so since.
+            self.acknowledged.push(print, place, at);
         }
         Some(Landed { place, waiters, rider: rider.map(|rider| *rider) })
     }
