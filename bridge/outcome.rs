@@ -15,6 +15,8 @@ pub enum Outcome {
     Rejected { reason: String },
     /// Nothing will pass until a person mends the sink: hold it, lose nothing.
     Misconfigured { reason: String },
+    /// 401 or 403: it is the sink that has to be mended where other keys meet it too, else it is this event.
+    Denied { reason: String },
     /// Sent, and no answer came: it may or may not have had its effect.
     Unknown { reason: String },
 }
@@ -29,6 +31,7 @@ impl Outcome {
             Self::Transient { .. } => "transient",
             Self::Rejected { .. } => "rejected",
             Self::Misconfigured { .. } => "misconfigured",
+            Self::Denied { .. } => "denied",
             Self::Unknown { .. } => "unknown",
         }
     }
@@ -42,6 +45,7 @@ impl Outcome {
             Self::Transient { reason }
             | Self::Rejected { reason }
             | Self::Misconfigured { reason }
+            | Self::Denied { reason }
             | Self::Unknown { reason } => reason,
         }
     }
@@ -75,7 +79,7 @@ impl Settlement {
 }
 
 /// Why a record was left out on purpose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SkipReason {
     /// The event's own consent map does not say true for the sink's purpose.
     NoConsent,
@@ -83,6 +87,8 @@ pub enum SkipReason {
     Filtered,
     /// Another event type of the same topic, which the sink does not list under `events`.
     NotSubscribed,
+    /// Its delivery id was settled before, or is parked.
+    Duplicate,
 }
 
 impl SkipReason {
@@ -92,6 +98,7 @@ impl SkipReason {
             Self::NoConsent => "no_consent",
             Self::Filtered => "filtered",
             Self::NotSubscribed => "not_subscribed",
+            Self::Duplicate => "duplicate",
         }
     }
 }

@@ -12,12 +12,18 @@
 //! holds its partition and is tried again for ever: it is never skipped.
 
 mod attempt;
+mod breaker;
 mod consent;
 mod flow;
+mod keys;
+pub mod machine;
+mod pace;
 pub mod receipt;
 pub mod restore;
 mod retry;
 mod route;
+mod seen;
+mod settle;
 mod window;
 
 use std::collections::HashMap;
@@ -35,7 +41,9 @@ pub use self::attempt::{Filter, Map, Policy};
 pub use self::flow::State;
 use self::flow::{Action, Flow, Notice, Settled, Step};
 pub use self::route::{Route, Routes};
-use self::window::Limits;
+pub use self::keys::KeyId;
+pub use self::settle::{DeadReason, Fate, Followed, Progress, Receipt, Transaction, TxnAnswer};
+pub use self::window::Limits;
 use crate::causes::chain;
 use crate::clock;
 use crate::kafka::consume::{Consumer, Control, Event, Trouble};

@@ -19,6 +19,10 @@ const OUTAGE: Bounds = Bounds { first: Duration::from_millis(200), longest: Dura
 /// mending within a minute.
 const PERSON: Bounds = Bounds { first: Duration::from_secs(1), longest: Duration::from_secs(60) };
 
+/// A parked key failed for half a minute or more already; six times an hour finds the end of anything that a person has to
+/// mend, and each attempt costs a receipt.
+const PARKED: Bounds = Bounds { first: Duration::from_secs(30), longest: Duration::from_secs(600) };
+
 /// A sink that asks for longer is asked again after an hour: its `Retry-After` may be a mistake, and must not stop us
 /// until somebody notices.
 const LONGEST_ASKED: Duration = Duration::from_secs(3_600);
@@ -28,16 +32,27 @@ const LONGEST_ASKED: Duration = Duration::from_secs(3_600);
 /// Half of the pause is certain and half is drawn, so that partitions that failed together do not come back together.
 pub(super) fn pause(outcome: &Outcome, failures: u32, random: f64) -> Duration {
     let bounds = match outcome {
-        Outcome::Rejected { .. } | Outcome::Misconfigured { .. } => PERSON,
+        Outcome::Rejected { .. } | Outcome::Misconfigured { .. } | Outcome::Denied { .. } => PERSON,
         Outcome::Delivered | Outcome::Throttled { .. } | Outcome::Transient { .. } | Outcome::Unknown { .. } => OUTAGE,
     };
-    // Beyond 2^16 every bound is passed; the shift must not overflow.
-    let doubled = bounds.first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(bounds.longest);
-    let jittered = doubled.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0);
+    let jittered = bounds.jittered(failures, random);
     match outcome {
         // Never sooner than asked.
         Outcome::Throttled { after: Some(asked) } => jittered.max((*asked).min(LONGEST_ASKED)),
         _ => jittered,
+    }
+}
+
+/// How long a parked record waits after `attempts` of them, and not at all where none was made yet.
+pub(super) fn parked_pause(attempts: u32, random: f64) -> Duration {
+    if attempts == 0 { Duration::ZERO } else { PARKED.jittered(attempts, random) }
+}
+
+impl Bounds {
+    fn jittered(self, failures: u32, random: f64) -> Duration {
+        // Beyond 2^16 every bound is passed; the shift must not overflow.
+        let doubled = self.first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.longest);
+        doubled.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
     }
 }
 

@@ -1,6 +1,6 @@
 //! A partition's window: records in, settlements in any order, and a head that moves over settled records only.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::kafka::{NextOffset, Record};
@@ -8,9 +8,9 @@ use crate::kafka::{NextOffset, Record};
 /// How much a window holds before its partition is paused. Both are checked after a record was taken, so what was on
 /// the way already is taken too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Limits {
-    pub(super) records: usize,
-    pub(super) bytes: usize,
+pub struct Limits {
+    pub records: usize,
+    pub bytes: usize,
 }
 
 /// The records of one partition between Kafka and their settlement.
@@ -19,6 +19,7 @@ pub(super) struct Window {
     limits: Limits,
     entries: VecDeque<Entry>,
     bytes: usize,
+    settled: usize,
     /// After the last record that was settled with all before it.
     head: Option<NextOffset>,
     /// The highest offset that was taken.
@@ -35,31 +36,33 @@ struct Entry {
 
 impl Window {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, entries: VecDeque::new(), bytes: 0, head: None, highest: None, rewinding: false }
+        Self { limits, entries: VecDeque::new(), bytes: 0, settled: 0, head: None, highest: None, rewinding: false }
     }
 
-    /// Takes a record, unless it is settled already or was on the way before the partition was sent back.
-    pub(super) fn take(&mut self, record: Record) {
+    /// Takes a record, unless it is settled already or was on the way before the partition was sent back: then `false`.
+    pub(super) fn take(&mut self, record: Record) -> bool {
         let offset = record.offset;
         if self.rewinding {
             if self.highest.is_some_and(|highest| offset > highest) {
-                return;
+                return false;
             }
             self.rewinding = false;
             self.highest = None;
         }
         if self.head.is_some_and(|head| offset < head.get()) || self.highest.is_some_and(|highest| offset <= highest) {
-            return;
+            return false;
         }
         self.highest = Some(offset);
         self.bytes += weight(&record);
         self.entries.push_back(Entry { record: Arc::new(record), settled: false });
+        true
     }
 
     /// Settles the record at `offset`; the head moves as far as everything before it is settled. `false`: the window
     /// does not hold it.
     pub(super) fn settle(&mut self, offset: i64) -> bool {
         let Ok(at) = self.entries.binary_search_by_key(&offset, |entry| entry.record.offset) else { return false };
+        self.settled += usize::from(!self.entries[at].settled);
         self.entries[at].settled = true;
         while self.entries.front().is_some_and(|entry| entry.settled) {
             self.pop();
@@ -77,15 +80,27 @@ impl Window {
 
     /// The sink was moved back to `next`: the partition is read again from there.
     pub(super) fn rewind(&mut self, next: NextOffset) {
+        self.restart(Some(next));
+    }
+
+    /// The partition is read again from `next`, or from its beginning.
+    pub(super) fn restart(&mut self, next: Option<NextOffset>) {
         self.entries.clear();
         self.bytes = 0;
-        self.head = Some(next);
-        self.rewinding = self.highest.is_some_and(|highest| highest >= next.get());
+        self.settled = 0;
+        self.head = next;
+        self.rewinding = self.highest.is_some_and(|highest| next.is_none_or(|next| highest >= next.get()));
+    }
+
+    /// A record came that nobody wants, because the partition is about to be read again.
+    pub(super) fn pass(&mut self, offset: i64) {
+        self.highest = self.highest.max(Some(offset));
     }
 
     fn pop(&mut self) {
         if let Some(entry) = self.entries.pop_front() {
             self.bytes -= weight(&entry.record);
+            self.settled -= usize::from(entry.settled);
             self.head = Some(NextOffset::after(entry.record.offset));
         }
     }
@@ -98,6 +113,28 @@ impl Window {
     /// Where the first record stands that is not settled.
     pub(super) fn first(&self) -> Option<NextOffset> {
         self.entries.front().map(|entry| NextOffset::stored(entry.record.offset))
+    }
+
+    /// What may be committed once the records at `also` are settled too.
+    pub(super) fn head_with(&self, also: &BTreeSet<i64>) -> Option<NextOffset> {
+        let contiguous = self.entries.iter().take_while(|entry| entry.settled || also.contains(&entry.record.offset));
+        contiguous.last().map(|entry| NextOffset::after(entry.record.offset)).or(self.head)
+    }
+
+    /// The record at `offset`.
+    pub(super) fn get(&self, offset: i64) -> Option<&Arc<Record>> {
+        let at = self.entries.binary_search_by_key(&offset, |entry| entry.record.offset).ok()?;
+        Some(&self.entries[at].record)
+    }
+
+    /// Records that are settled and wait for an earlier one.
+    pub(super) fn settled(&self) -> usize {
+        self.settled
+    }
+
+    /// How many of the window's records are too many for one key.
+    pub(super) fn quarter(&self) -> usize {
+        (self.limits.records / 4).max(1)
     }
 
     /// The next records to send, from the head on.

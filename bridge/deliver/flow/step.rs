@@ -164,7 +164,7 @@ impl State {
         match outcome {
             Outcome::Delivered => Self::Running,
             Outcome::Throttled { .. } | Outcome::Transient { .. } | Outcome::Unknown { .. } => Self::Retrying,
-            Outcome::Rejected { .. } | Outcome::Misconfigured { .. } => Self::Held,
+            Outcome::Rejected { .. } | Outcome::Misconfigured { .. } | Outcome::Denied { .. } => Self::Held,
         }
     }
 }

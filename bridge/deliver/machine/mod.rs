@@ -1,0 +1,220 @@
+//! What a sink that is called over HTTP, or writes to Kafka, does next. Pure: one closed set of inputs in, actions out,
+//! time and chance being arguments, so that `tests/sim` can drive it through any order of answers, rebalances, crashes
+//! and lost commits. Nothing calls it yet but that simulator; Postgres has a flow of its own.
+//!
+//! ```text
+//!   Assigned ─▶ Restore ─▶ Followed… Restored ─▶ Start ─▶ Records ─▶ window ─▶ keys ─▶ Call ─▶ CallEnded ─┐
+//!                  ▲                                                   ▲         ▲                        ▼
+//!                  │                                          the head moves   retry, park          outcomes wait
+//!                  │                                                   │         │                        │
+//!                  └─── unknown ──── TxnEnded ◀── Commit ◀── Begun ◀── Begin ◀───┴────────────────────────┘
+//!                                        └─ committed: settled for good; aborted: they go into the next one
+//! ```
+//!
+//! - Calls go out in parallel across keys and in order within a key. What became of them waits for one transaction, which
+//!   holds receipts, dead letters and the offsets of every partition that it touches.
+//! - An outcome survives an aborted transaction, and a restore after an unknown one: nothing that the sink has answered is
+//!   sent again by the same process.
+//! - `at_most_once` commits a promise before each first call. A promise without an answer is a dead letter for a person.
+
+mod calls;
+mod leave;
+mod partition;
+mod step;
+mod transact;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use self::calls::Line;
+use self::leave::Revocation;
+use self::partition::Partition;
+pub use self::step::{Action, Arrived, CallId, Ended, Input, Notice, Settings, TxnId};
+use self::transact::Commits;
+use super::breaker::Gate;
+use crate::kafka::TopicPartition;
+use crate::kafka::consume::AssignmentEpoch;
+
+/// Chance, in 0..1.
+pub type Random<'a> = &'a mut dyn FnMut() -> f64;
+
+/// A sink's state. Times are since the epoch, from a clock that does not go back while the process lives.
+#[derive(Debug)]
+pub struct Machine {
+    line: Line,
+    partitions: BTreeMap<TopicPartition, Partition>,
+    commits: Commits,
+    revocations: Vec<Revocation>,
+    /// Numbers of restores, so that what belongs to an earlier one is told apart.
+    restores: u64,
+    stop_by: Option<Duration>,
+    finished: bool,
+    now: Duration,
+}
+
+impl Machine {
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            line: Line::new(settings),
+            partitions: BTreeMap::new(),
+            commits: Commits::default(),
+            revocations: Vec::new(),
+            restores: 0,
+            stop_by: None,
+            finished: false,
+            now: Duration::ZERO,
+        }
+    }
+
+    /// Takes what happened and says what to do.
+    pub fn step(&mut self, input: Input, now: Duration, random: Random<'_>) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.now = now;
+        match input {
+            Input::Assigned { epoch, partitions } => self.assigned(epoch, partitions, &mut actions),
+            Input::Followed { at, epoch, restore, receipts, position } => {
+                let active = self.line.clock.read(now);
+                if let Some(partition) = self.current(&at, epoch, restore) {
+                    partition.follow(&receipts, position, now, active);
+                }
+            }
+            Input::Restored { at, epoch, restore, next } => {
+                if let Some(partition) = self.current(&at, epoch, restore).filter(|partition| !partition.restored) {
+                    partition.restored(next);
+                    actions.push(Action::Start { at, epoch, next });
+                }
+            }
+            Input::Records(records) => {
+                for arrived in records {
+                    // A partition that was let go: its next owner reads the record.
+                    if let Some(partition) = self.partitions.get_mut(&arrived.record.at) {
+                        partition.arrive(arrived, &self.line.settings);
+                    }
+                }
+            }
+            Input::Fetched { call, record } => {
+                self.line.fetched(&mut self.partitions, call, record, now, random, &mut actions);
+            }
+            Input::CallEnded { call, ended, sent } => {
+                self.line.ended(&mut self.partitions, call, ended, sent, now, random, &mut actions);
+            }
+            Input::Begun { txn, begun } => self.begun(txn, begun, now, random, &mut actions),
+            Input::TxnEnded { txn, answer } => self.txn_ended(txn, answer, now, random, &mut actions),
+            Input::Revoked { ticket, partitions, lost } => self.revoked(ticket, partitions, lost, now, &mut actions),
+            Input::Paused => self.line.paused = true,
+            Input::Resumed => self.line.paused = false,
+            Input::Tick => {}
+            Input::Stop => self.stop(now),
+        }
+        self.proceed(now, random, &mut actions);
+        actions
+    }
+
+    /// When [`Input::Tick`] is wanted next.
+    #[must_use]
+    pub fn due(&self) -> Option<Duration> {
+        if self.finished {
+            return None;
+        }
+        let deadlines = self.revocations.iter().map(|revocation| revocation.deadline).chain(self.stop_by);
+        let commit = self.commits.due().filter(|_| self.partitions.values().any(Partition::has_outcomes));
+        let calls = if self.line.paused { None } else { self.next_call() };
+        deadlines.chain(commit).chain(calls).min()
+    }
+
+    /// When a call may go out by the mere passing of time.
+    fn next_call(&self) -> Option<Duration> {
+        let mut sending = self.partitions.values().filter(|partition| partition.may_send());
+        if self.line.breaker.is_open() {
+            let waits = sending.any(|partition| partition.keys.has_ready() || partition.keys.due().is_some());
+            return self.line.breaker.due().filter(|_| waits).map(|due| due.max(self.line.pace.not_before()));
+        }
+        let mut ready = false;
+        let mut due: Option<Duration> = None;
+        for partition in sending {
+            ready |= partition.keys.has_ready();
+            due = due.into_iter().chain(partition.keys.due()).min();
+        }
+        let paced = self.line.pace.due(self.now).filter(|_| ready);
+        due.into_iter().chain(paced).min()
+    }
+
+    fn assigned(&mut self, epoch: AssignmentEpoch, partitions: Vec<TopicPartition>, actions: &mut Vec<Action>) {
+        for at in partitions {
+            self.restores += 1;
+            let restore = self.restores;
+            if let Some(mut before) = self.partitions.remove(&at) {
+                self.line.forget(&at, &mut before);
+            }
+            self.partitions.insert(at.clone(), Partition::new(epoch, restore, &self.line.settings));
+            let since = self.now.saturating_sub(self.line.settings.dedupe_window);
+            actions.push(Action::Restore { at, epoch, restore, since });
+        }
+    }
+
+    fn current(&mut self, at: &TopicPartition, epoch: AssignmentEpoch, restore: u64) -> Option<&mut Partition> {
+        self.partitions.get_mut(at).filter(|partition| partition.epoch == epoch && partition.restore == restore)
+    }
+
+    /// Whatever has become possible or due.
+    fn proceed(&mut self, now: Duration, random: Random<'_>, actions: &mut Vec<Action>) {
+        if self.finished {
+            return;
+        }
+        if self.stop_by.is_none() && !self.line.paused {
+            self.send(now, random, actions);
+        }
+        self.line.clock.stand(self.line.paused || self.line.breaker.is_open(), now);
+        self.hold_records(actions);
+        self.begin(now, actions);
+        self.finish_revocations(now, actions);
+        self.finish(now, actions);
+    }
+
+    /// Sends what may be sent, each partition in its turn.
+    fn send(&mut self, now: Duration, random: Random<'_>, actions: &mut Vec<Action>) {
+        let Self { line, partitions, .. } = self;
+        for (at, partition) in partitions.iter_mut().filter(|(_, partition)| partition.may_send()) {
+            partition.keys.wake(now);
+            line.unblock(at, partition, now, actions);
+        }
+        let mut sending: Vec<_> = partitions
+            .iter_mut()
+            .filter(|(_, partition)| {
+                partition.may_send() && (partition.keys.has_ready() || line.breaker.gate(now) == Gate::Probe)
+            })
+            .collect();
+        if sending.is_empty() {
+            return;
+        }
+        line.turn = line.turn.wrapping_add(1);
+        let first = line.turn % sending.len();
+        sending.rotate_left(first);
+        let mut progress = true;
+        while progress {
+            progress = false;
+            for (at, partition) in &mut sending {
+                progress |= line.send_one(at, partition, now, random, actions);
+            }
+        }
+    }
+
+    /// Pauses partitions whose window is full, and resumes those with room.
+    fn hold_records(&mut self, actions: &mut Vec<Action>) {
+        for (at, partition) in &mut self.partitions {
+            if !partition.restored || partition.revoking {
+                continue;
+            }
+            let full = self.line.paused || partition.window.is_full();
+            let room = !self.line.paused && partition.window.has_room();
+            if full && !partition.paused {
+                partition.paused = true;
+                actions.push(Action::Pause(at.clone()));
+            } else if room && partition.paused {
+                partition.paused = false;
+                actions.push(Action::Resume(at.clone()));
+            }
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! One partition: what waits, what is under way, and what waits to be committed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::step::{Arrived, CallId, Ended, Settings};
+use crate::deliver::keys::{KeyId, Keys, Place, Stand};
+use crate::deliver::retry;
+use crate::deliver::seen::Seen;
+use crate::deliver::settle::{DeadReason, Fate, Followed};
+use crate::deliver::window::Window;
+use crate::kafka::consume::AssignmentEpoch;
+use crate::kafka::{NextOffset, Record};
+use crate::outcome::SkipReason;
+
+/// What is known of a record and not yet committed.
+#[derive(Debug)]
+pub(super) struct Conclusion {
+    pub(super) place: Place,
+    pub(super) id: Uuid,
+    pub(super) key: KeyId,
+    pub(super) fate: Fate,
+    pub(super) detail: String,
+    pub(super) attempts: u32,
+    pub(super) age: Duration,
+    pub(super) unsure_since: Option<Duration>,
+    /// The event's offset.
+    pub(super) origin: i64,
+    pub(super) record: Arc<Record>,
+    /// Goes out once its promise is committed.
+    pub(super) call: Option<CallId>,
+    /// What the sink said, if it did.
+    pub(super) ended: Option<Ended>,
+}
+
+/// What is still known of a delivery after its partition was read again.
+#[derive(Debug)]
+pub(super) enum Remembered {
+    Out(CallId),
+    Ended(Ended),
+    /// It had no effect: a promise that was committed may still be kept.
+    NoEffect,
+}
+
+/// A partition between its assignment and its end.
+#[derive(Debug)]
+pub(super) struct Partition {
+    pub(super) epoch: AssignmentEpoch,
+    /// Which restore its state belongs to.
+    pub(super) restore: u64,
+    pub(super) restored: bool,
+    pub(super) revoking: bool,
+    pub(super) paused: bool,
+    pub(super) window: Window,
+    pub(super) keys: Keys,
+    pub(super) seen: Seen,
+    /// For the next transaction.
+    pub(super) outcomes: BTreeMap<Place, Conclusion>,
+    /// In the transaction under way.
+    pub(super) committing: BTreeMap<Place, Conclusion>,
+    /// Deliveries whose end, or parking, is in one of the two.
+    pub(super) concluded: HashSet<Uuid>,
+    /// Deliveries that are being read, promised or sent.
+    pub(super) under_way: HashSet<Uuid>,
+    pub(super) remembered: HashMap<Uuid, Remembered>,
+}
+
+impl Partition {
+    pub(super) fn new(epoch: AssignmentEpoch, restore: u64, settings: &Settings) -> Self {
+        Self {
+            epoch,
+            restore,
+            restored: false,
+            revoking: false,
+            paused: false,
+            window: Window::new(settings.window),
+            keys: Keys::default(),
+            seen: Seen::new(settings.dedupe_window, settings.max_seen),
+            outcomes: BTreeMap::new(),
+            committing: BTreeMap::new(),
+            concluded: HashSet::new(),
+            under_way: HashSet::new(),
+            remembered: HashMap::new(),
+        }
+    }
+
+    /// Forgets everything but what was learnt from the sink: the partition is about to be read again.
+    pub(super) fn start_over(&mut self, restore: u64, settings: &Settings) {
+        self.restore = restore;
+        self.restored = false;
+        self.keys = Keys::default();
+        self.seen = Seen::new(settings.dedupe_window, settings.max_seen);
+        self.concluded.clear();
+        self.under_way.clear();
+        let known = std::mem::take(&mut self.outcomes).into_values();
+        for conclusion in known.chain(std::mem::take(&mut self.committing).into_values()) {
+            let remembered = match (conclusion.ended, conclusion.fate) {
+                (_, Fate::Skipped(SkipReason::Duplicate)) => continue,
+                (Some(ended), _) => Remembered::Ended(ended),
+                // A promise of somebody before us, of which nobody knows more than that.
+                (None, Fate::Dead(DeadReason::NoAnswer)) => continue,
+                // Decided without the sink: it will be decided again, and whatever was promised had no effect.
+                (None, _) => Remembered::NoEffect,
+            };
+            self.remembered.insert(conclusion.id, remembered);
+        }
+    }
+
+    /// The receipts were read: what is open takes its place, and records may come.
+    pub(super) fn restored(&mut self, next: Option<NextOffset>) {
+        self.restored = true;
+        self.window.restart(next);
+        if let Some(next) = next {
+            self.seen.committed(next);
+        }
+        for (id, open) in self.seen.in_order() {
+            self.keys.open(open.key, id, open.since + retry::parked_pause(open.attempts, 1.0));
+        }
+        // An open one that was settled before it was parked is still open: only its end decides.
+        let seen = &self.seen;
+        self.remembered.retain(|id, _| !seen.knows(*id) || seen.open(*id).is_some());
+    }
+
+    /// Receipts were read. After the restore only a requeued one is news: all others are our own.
+    pub(super) fn follow(&mut self, receipts: &[Followed], position: i64, now: Duration, active: Duration) {
+        for receipt in receipts {
+            if !self.restored {
+                self.seen.take(receipt, active);
+            } else if receipt.fate == Fate::Requeued && !self.seen.is_open(receipt.delivery_id) {
+                self.seen.take(receipt, active);
+                if self.seen.is_open(receipt.delivery_id) {
+                    self.keys.open(receipt.key, receipt.delivery_id, now);
+                }
+            }
+        }
+        self.seen.follow(position);
+    }
+
+    /// Takes a record; it waits for its turn, or is parked with its key at once.
+    pub(super) fn arrive(&mut self, arrived: Arrived, settings: &Settings) {
+        let Arrived { delivery_id: id, record } = arrived;
+        let offset = record.offset;
+        if !self.restored {
+            self.window.pass(offset);
+            return;
+        }
+        let key = KeyId::of(record.key.as_deref(), id);
+        if !self.window.take(record) {
+            return;
+        }
+        if self.seen.is_settled_at(offset) {
+            self.window.settle(offset);
+            return;
+        }
+        let parked = self.keys.get(key).is_some_and(|queue| queue.is_parked());
+        if parked && self.has_room_to_park(settings) && !self.revoking {
+            if self.repeats(id) {
+                self.conclude_waiting(offset, id, key, Fate::Skipped(SkipReason::Duplicate));
+            } else {
+                self.keys.park_one(key);
+                self.conclude_waiting(offset, id, key, Fate::Parked);
+            }
+        } else {
+            self.keys.arrive(key, offset, id);
+        }
+    }
+
+    /// The delivery was settled, or is parked, or is about to be.
+    pub(super) fn repeats(&self, id: Uuid) -> bool {
+        self.seen.knows(id) || self.concluded.contains(&id)
+    }
+
+    fn has_room_to_park(&self, settings: &Settings) -> bool {
+        self.seen.open_count() + self.outcomes.len() + self.committing.len() < settings.max_open
+    }
+
+    /// Parks a key whose first record fails, if it has failed for long enough or is in too many others' way. Gives the
+    /// first record.
+    pub(super) fn park_if_due(
+        &mut self,
+        key: KeyId,
+        settings: &Settings,
+        active: Duration,
+    ) -> Option<(i64, Uuid)> {
+        let queue = self.keys.get(key)?;
+        let (Place::Window(first), _) = queue.head()? else { return None };
+        let since = queue.failing_since?;
+        let blocks_window = self.window.first().is_some_and(|next| next.get() == first)
+            && (self.window.settled() >= self.window.quarter() || self.window.is_full());
+        let due = active.saturating_sub(since) >= settings.in_place
+            || queue.waiting() >= self.window.quarter()
+            || blocks_window;
+        if due && self.has_room_to_park(settings) { self.park(key, active) } else { None }
+    }
+
+    /// Parks a key: its records leave the window, in order.
+    pub(super) fn park(&mut self, key: KeyId, active: Duration) -> Option<(i64, Uuid)> {
+        let queue = self.keys.get(key)?;
+        let (failures, unsure_since) = (queue.failures, queue.unsure_since);
+        let age = queue.failing_since.map_or(Duration::ZERO, |since| active.saturating_sub(since));
+        let is_first = matches!(queue.head(), Some((Place::Window(_), _)));
+        let parked = self.keys.park(key);
+        for (at, (offset, id)) in parked.iter().enumerate() {
+            if self.repeats(*id) {
+                self.keys.unpark_one(key);
+                self.conclude_waiting(*offset, *id, key, Fate::Skipped(SkipReason::Duplicate));
+                continue;
+            }
+            self.conclude_waiting(*offset, *id, key, Fate::Parked);
+            if at == 0
+                && is_first
+                && let Some(conclusion) = self.outcomes.get_mut(&Place::Window(*offset))
+            {
+                (conclusion.attempts, conclusion.age, conclusion.unsure_since) = (failures, age, unsure_since);
+            }
+        }
+        self.keys.go_on_if_idle(key);
+        parked.first().copied()
+    }
+
+    /// A record of the window is settled without a word of the sink's.
+    pub(super) fn conclude_waiting(&mut self, offset: i64, id: Uuid, key: KeyId, fate: Fate) {
+        let Some(record) = self.window.get(offset).map(Arc::clone) else { return };
+        self.conclude(Conclusion {
+            place: Place::Window(offset),
+            id,
+            key,
+            fate,
+            detail: String::new(),
+            attempts: 0,
+            age: Duration::ZERO,
+            unsure_since: None,
+            origin: offset,
+            record,
+            call: None,
+            ended: None,
+        });
+    }
+
+    pub(super) fn conclude(&mut self, conclusion: Conclusion) {
+        if !matches!(conclusion.fate, Fate::Intent | Fate::Skipped(SkipReason::Duplicate)) {
+            self.concluded.insert(conclusion.id);
+        }
+        self.outcomes.insert(conclusion.place, conclusion);
+    }
+
+    pub(super) fn may_send(&self) -> bool {
+        self.restored && !self.revoking
+    }
+
+    pub(super) fn has_outcomes(&self) -> bool {
+        self.restored && !self.outcomes.is_empty()
+    }
+
+    /// A promise that is not in a transaction yet is not made.
+    pub(super) fn take_promise_back(&mut self, call: CallId) -> bool {
+        let found = self.outcomes.values().find(|conclusion| conclusion.call == Some(call));
+        let Some(place) = found.map(|conclusion| conclusion.place) else { return false };
+        self.outcomes.remove(&place);
+        true
+    }
+
+    /// The partition is being handed over: promises that were made, and known to have had no effect, are taken back by
+    /// parking, so that the next owner may try.
+    pub(super) fn park_promises(&mut self, active: Duration) {
+        let keys: Vec<_> = self.keys.idle().collect();
+        for key in keys {
+            let Some((place, id)) = self.keys.get(key).and_then(|queue| queue.head()) else { continue };
+            let promised = self.seen.intent(id).is_some();
+            if promised && matches!(place, Place::Window(_)) && self.remembered.contains_key(&id) {
+                self.park(key, active);
+            }
+        }
+    }
+
+    /// What was to be committed is not: it goes into the next transaction.
+    pub(super) fn hand_back(&mut self) {
+        self.outcomes.append(&mut self.committing);
+    }
+
+    /// Moves up to `most` outcomes into the transaction; gives the offset that is committed with them. `None`: there is
+    /// nothing, or no offset to fence it with.
+    pub(super) fn fill_transaction(&mut self, most: usize) -> Option<NextOffset> {
+        if !self.restored || self.outcomes.is_empty() || most == 0 {
+            return None;
+        }
+        self.window.head().or(self.window.first())?;
+        while self.committing.len() < most
+            && let Some((place, conclusion)) = self.outcomes.pop_first()
+        {
+            self.committing.insert(place, conclusion);
+        }
+        let settled: BTreeSet<i64> = self
+            .committing
+            .values()
+            .filter(|conclusion| conclusion.fate != Fate::Intent)
+            .filter_map(|conclusion| match conclusion.place {
+                Place::Window(offset) => Some(offset),
+                Place::Open(_) => None,
+            })
+            .collect();
+        self.window.head_with(&settled).or(self.window.first())
+    }
+
+    /// A conclusion is committed, its receipt being at `position`. `call`: a promise that may be kept now.
+    pub(super) fn committed(
+        &mut self,
+        conclusion: &Conclusion,
+        position: i64,
+        now: Duration,
+        active: Duration,
+        random: f64,
+    ) {
+        let Conclusion { place, id, key, fate, origin, .. } = *conclusion;
+        let receipt = Followed {
+            position,
+            delivery_id: id,
+            key,
+            origin,
+            fate,
+            attempts: conclusion.attempts,
+            age: conclusion.age,
+            unsure_since: conclusion.unsure_since,
+            settled_at: now,
+        };
+        self.seen.take(&receipt, active);
+        if fate == Fate::Intent {
+            return;
+        }
+        if fate != Fate::Skipped(SkipReason::Duplicate) {
+            self.concluded.remove(&id);
+        }
+        if let Place::Window(offset) = place {
+            self.window.settle(offset);
+        }
+        let due = now + retry::parked_pause(conclusion.attempts, random);
+        match (place, fate) {
+            (Place::Window(_), Fate::Parked) => self.keys.parked(key, id, due),
+            (Place::Window(_), Fate::Dead(_)) => self.keys.go_on(key),
+            (Place::Window(_), _) => {}
+            (Place::Open(_), Fate::Parked) => {
+                self.keys.stand(key, Stand::Waiting(due));
+                // They waited in case it would be its last record's end.
+                self.park(key, active);
+                self.keys.stand(key, Stand::Waiting(due));
+            }
+            (Place::Open(_), _) => self.keys.advance(key, place),
+        }
+    }
+
+    /// Nothing of it waits to be committed.
+    pub(super) fn is_clean(&self) -> bool {
+        self.outcomes.is_empty() && self.committing.is_empty()
+    }
+}

@@ -1,0 +1,214 @@
+//! What the owner of a partition knows from its receipts: what was settled, what is parked, and what was promised.
+//! Bodies stay in Kafka.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::keys::KeyId;
+use super::settle::{Fate, Followed};
+use crate::kafka::NextOffset;
+use crate::outcome::SkipReason;
+
+/// A parked or requeued record.
+#[derive(Debug, Clone)]
+pub(super) struct Open {
+    pub(super) key: KeyId,
+    pub(super) origin: i64,
+    /// Of the receipt that holds the record.
+    pub(super) position: i64,
+    pub(super) attempts: u32,
+    age: Duration,
+    pub(super) unsure_since: Option<Duration>,
+    /// When its receipt was written, after the epoch.
+    pub(super) since: Duration,
+    /// What the sink's own clock said when `age` was right.
+    aged_at: Duration,
+    sequence: u64,
+}
+
+impl Open {
+    /// How long it has been failing; `active` is the sink's own clock.
+    pub(super) fn age(&self, active: Duration) -> Duration {
+        self.age + active.saturating_sub(self.aged_at)
+    }
+}
+
+/// A promise to send a record once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Intent {
+    pub(super) origin: i64,
+    position: i64,
+}
+
+#[derive(Debug)]
+struct Settled {
+    at: Duration,
+    delivered: bool,
+}
+
+/// One partition's memory.
+#[derive(Debug)]
+pub(super) struct Seen {
+    window: Duration,
+    most: usize,
+    settled: HashMap<Uuid, Settled>,
+    by_age: VecDeque<(Duration, Uuid)>,
+    open: HashMap<Uuid, Open>,
+    open_positions: BTreeSet<i64>,
+    intents: HashMap<Uuid, Intent>,
+    /// Settled records at or beyond the committed offset, with their receipts.
+    beyond: BTreeMap<i64, i64>,
+    /// The next receipt to be read.
+    followed: i64,
+    sequence: u64,
+}
+
+impl Seen {
+    /// Remembers settled delivery ids for `window`, and no more than `most` of them.
+    pub(super) fn new(window: Duration, most: usize) -> Self {
+        Self {
+            window,
+            most,
+            settled: HashMap::new(),
+            by_age: VecDeque::new(),
+            open: HashMap::new(),
+            open_positions: BTreeSet::new(),
+            intents: HashMap::new(),
+            beyond: BTreeMap::new(),
+            followed: 0,
+            sequence: 0,
+        }
+    }
+
+    /// Takes a receipt that was read, or was committed a moment ago; `active` is the sink's own clock.
+    pub(super) fn take(&mut self, receipt: &Followed, active: Duration) {
+        let Followed { delivery_id: id, origin, position, fate, .. } = receipt;
+        match fate {
+            Fate::Intent => _ = self.intents.insert(*id, Intent { origin: *origin, position: *position }),
+            // It says nothing of the record that it repeats.
+            Fate::Skipped(SkipReason::Duplicate) => _ = self.beyond.insert(*origin, *position),
+            Fate::Delivered | Fate::Skipped(_) | Fate::Dead(_) => {
+                self.close(*id);
+                self.intents.remove(id);
+                self.remember(*id, receipt.settled_at, *fate == Fate::Delivered);
+                self.beyond.insert(*origin, *position);
+            }
+            Fate::Parked => {
+                self.intents.remove(id);
+                self.put_open(receipt, active);
+                self.beyond.insert(*origin, *position);
+            }
+            Fate::Requeued => {
+                let delivered = self.settled.get(id).is_some_and(|settled| settled.delivered);
+                if !delivered && !self.open.contains_key(id) {
+                    self.settled.remove(id);
+                    self.put_open(receipt, active);
+                }
+            }
+        }
+    }
+
+    fn put_open(&mut self, receipt: &Followed, active: Duration) {
+        let sequence = match self.close(receipt.delivery_id) {
+            Some(before) => before.sequence,
+            None => self.sequence,
+        };
+        self.sequence += 1;
+        self.open_positions.insert(receipt.position);
+        self.open.insert(
+            receipt.delivery_id,
+            Open {
+                key: receipt.key,
+                origin: receipt.origin,
+                position: receipt.position,
+                attempts: receipt.attempts,
+                age: receipt.age,
+                unsure_since: receipt.unsure_since,
+                since: receipt.settled_at,
+                aged_at: active,
+                sequence,
+            },
+        );
+    }
+
+    fn close(&mut self, id: Uuid) -> Option<Open> {
+        let open = self.open.remove(&id)?;
+        self.open_positions.remove(&open.position);
+        Some(open)
+    }
+
+    fn remember(&mut self, id: Uuid, at: Duration, delivered: bool) {
+        self.settled.insert(id, Settled { at, delivered });
+        self.by_age.push_back((at, id));
+        if self.by_age.len() > self.most {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some((at, id)) = self.by_age.pop_front() else { return };
+        if self.settled.get(&id).is_some_and(|settled| settled.at == at) {
+            self.settled.remove(&id);
+        }
+    }
+
+    /// Forgets what is older than the window.
+    pub(super) fn expire(&mut self, now: Duration) {
+        while self.by_age.front().is_some_and(|(at, _)| *at + self.window < now) {
+            self.forget_oldest();
+        }
+    }
+
+    /// Receipts before `position` were read.
+    pub(super) fn follow(&mut self, position: i64) {
+        self.followed = self.followed.max(position);
+    }
+
+    /// The committed offset is `next`.
+    pub(super) fn committed(&mut self, next: NextOffset) {
+        self.beyond = self.beyond.split_off(&next.get());
+    }
+
+    /// The record at `origin` was settled by an earlier transaction.
+    pub(super) fn is_settled_at(&self, origin: i64) -> bool {
+        self.beyond.contains_key(&origin)
+    }
+
+    /// The delivery was settled or is open: what comes with its id is a repetition.
+    pub(super) fn knows(&self, id: Uuid) -> bool {
+        self.settled.contains_key(&id) || self.open.contains_key(&id)
+    }
+
+    pub(super) fn open(&self, id: Uuid) -> Option<&Open> {
+        self.open.get(&id)
+    }
+
+    pub(super) fn is_open(&self, id: Uuid) -> bool {
+        self.open.contains_key(&id)
+    }
+
+    pub(super) fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    pub(super) fn intent(&self, id: Uuid) -> Option<Intent> {
+        self.intents.get(&id).copied()
+    }
+
+    /// Everything that is open, in the order in which it was parked.
+    pub(super) fn in_order(&self) -> Vec<(Uuid, Open)> {
+        let mut open: Vec<_> = self.open.iter().map(|(id, open)| (*id, open.clone())).collect();
+        open.sort_unstable_by_key(|(_, open)| open.sequence);
+        open
+    }
+
+    /// The oldest receipt that a restore has to read once `next` is committed, however old it is.
+    pub(super) fn receipts_from(&self, next: NextOffset) -> i64 {
+        let open = self.open_positions.first().copied();
+        let beyond = self.beyond.range(next.get()..).map(|(_, position)| *position).min();
+        let promised = self.intents.values().map(|intent| intent.position).min();
+        [open, beyond, promised].into_iter().flatten().chain([self.followed]).min().unwrap_or(self.followed)
+    }
+}
