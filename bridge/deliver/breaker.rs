@@ -1,22 +1,22 @@
 //! Is it the event, or is it the sink? Several keys that fail in a row are the sink: then it is held, and nothing is a
 //! dead letter. A held sink is probed, one call at a time, until it answers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::keys::KeyId;
 use super::retry;
 use crate::outcome::Outcome;
 
-/// Keys that fail in a row, with no delivery between: one bad event is one key, two may be chance.
+/// Keys that began to fail since the last delivery: one bad event is one key, two may be chance. A key that fails on while
+/// others pass says nothing of the sink, however often it is tried.
 const SEVERAL: usize = 3;
 
 /// The same for 401 and 403, which are of an account far more often than of an event.
 const SEVERAL_DENIED: usize = 2;
 
-/// Keys whose first denial is remembered. Past it the oldest evidence is worth nothing, and starting anew only delays a
-/// dead letter.
-const MAX_DENIED: usize = 1_000;
+/// Keys whose first failure is remembered. Past it, starting anew only delays a dead letter or holds the sink for a probe.
+const MAX_FAILING: usize = 1_000;
 
 /// What a failure says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,9 +41,9 @@ pub(super) enum Gate {
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     open: Option<Open>,
-    /// Keys that failed since the last delivery.
-    failing: BTreeSet<KeyId>,
-    /// Keys that were denied, with the number of deliveries by then.
+    /// Keys that fail, with the number of deliveries when they began to.
+    failing: BTreeMap<KeyId, u64>,
+    /// The same of those that were denied.
     denied: BTreeMap<KeyId, u64>,
     deliveries: u64,
 }
@@ -89,8 +89,13 @@ impl Breaker {
     /// The sink took an event.
     pub(super) fn delivered(&mut self, key: KeyId) {
         self.deliveries += 1;
+        self.forget(key);
+    }
+
+    /// The key's record has come to its end.
+    pub(super) fn forget(&mut self, key: KeyId) {
         self.denied.remove(&key);
-        self.failing.clear();
+        self.failing.remove(&key);
     }
 
     /// The sink answers, whatever it says of this event. `true`: it was held until now.
@@ -119,7 +124,14 @@ impl Breaker {
             }
             return Verdict::Wait;
         }
-        self.failing.insert(key);
+        let began = |keys: &mut BTreeMap<KeyId, u64>, deliveries: u64| {
+            if keys.len() >= MAX_FAILING {
+                keys.clear();
+            }
+            keys.entry(key).or_insert(deliveries);
+            keys.values().filter(|then| **then == deliveries).count()
+        };
+        let failing = began(&mut self.failing, self.deliveries);
         let opens = match outcome {
             Outcome::Misconfigured { .. } => true,
             Outcome::Denied { .. } => {
@@ -127,13 +139,9 @@ impl Breaker {
                     self.denied.remove(&key);
                     return Verdict::EventsFault;
                 }
-                if self.denied.len() >= MAX_DENIED {
-                    self.denied.clear();
-                }
-                self.denied.entry(key).or_insert(self.deliveries);
-                self.denied.values().filter(|then| **then == self.deliveries).count() >= SEVERAL_DENIED
+                began(&mut self.denied, self.deliveries) >= SEVERAL_DENIED
             }
-            _ => self.failing.len() >= SEVERAL,
+            _ => failing >= SEVERAL,
         };
         if !opens {
             return Verdict::Wait;
@@ -208,6 +216,18 @@ mod tests {
         assert_eq!(fail(&mut breaker, 3, &transient()), Verdict::Wait);
         fail(&mut breaker, 4, &transient());
         assert_eq!(fail(&mut breaker, 5, &transient()), Verdict::Opened);
+    }
+
+    #[test]
+    fn keys_that_fail_while_others_pass_never_hold_the_sink() {
+        let mut breaker = Breaker::default();
+        for number in 1..=10 {
+            assert_eq!(fail(&mut breaker, number, &transient()), Verdict::Wait);
+            breaker.delivered(key(99));
+        }
+        for number in 1..=10 {
+            assert_eq!(fail(&mut breaker, number, &transient()), Verdict::Wait);
+        }
     }
 
     #[test]

@@ -109,6 +109,8 @@ pub(super) struct Keys {
     /// In the order in which they became ready; keys that are not ready any more are passed over.
     ready: VecDeque<KeyId>,
     waiting: BTreeSet<(Duration, KeyId)>,
+    /// Keys that were tried while the sink was held, so that each gets its turn.
+    probed: BTreeSet<KeyId>,
 }
 
 impl Keys {
@@ -243,9 +245,14 @@ impl Keys {
         None
     }
 
-    /// The key that would be the next to be ready.
-    pub(super) fn next_waiting(&mut self) -> Option<KeyId> {
-        let (_, key) = *self.waiting.first()?;
+    /// A waiting key to see with whether the sink answers: each in its turn, for one of them may be what is wrong.
+    pub(super) fn next_probe(&mut self) -> Option<KeyId> {
+        let fresh = self.waiting.iter().map(|(_, key)| *key).find(|key| !self.probed.contains(key));
+        let key = fresh.or_else(|| {
+            self.probed.clear();
+            self.waiting.first().map(|(_, key)| *key)
+        })?;
+        self.probed.insert(key);
         self.stand(key, Stand::Calling);
         Some(key)
     }

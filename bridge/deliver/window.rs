@@ -143,6 +143,10 @@ impl Window {
         waiting.map(|entry| Arc::clone(&entry.record)).collect()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

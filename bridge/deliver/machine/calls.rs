@@ -54,6 +54,7 @@ struct Call {
     promised: bool,
     /// What it came to already, before its partition was read again.
     known: Option<Ended>,
+    sent_at: Duration,
 }
 
 impl Call {
@@ -117,7 +118,7 @@ impl Line {
             return false;
         }
         let next = partition.keys.next_ready();
-        let next = if gate == Gate::Probe { next.or_else(|| partition.keys.next_waiting()) } else { next };
+        let next = if gate == Gate::Probe { next.or_else(|| partition.keys.next_probe()) } else { next };
         let Some(key) = next else {
             self.pace.give_back(false);
             return false;
@@ -220,6 +221,7 @@ impl Line {
             doomed,
             promised,
             known,
+            sent_at: now,
         };
         self.calls.insert(call, entry);
         match fetch {
@@ -271,6 +273,7 @@ impl Line {
             partition.conclude(conclusion);
         } else {
             call.stage = Stage::Out;
+            call.sent_at = now;
             actions.push(Action::Call { call: id, delivery_id: call.id, attempt: call.attempts + 1, record });
         }
     }
@@ -542,7 +545,8 @@ impl Line {
         let mut failures = 0;
         let mut age = Duration::ZERO;
         if matches!(outcome, Outcome::Unknown { .. }) {
-            call.unsure_since = call.unsure_since.or(Some(now));
+            // The sink's window may have begun as soon as it was sent.
+            call.unsure_since = call.unsure_since.or(Some(call.sent_at));
         }
         if let Some(queue) = partition.keys.get_mut(key) {
             queue.failures = queue.failures.saturating_add(1);
@@ -628,6 +632,9 @@ impl Line {
             None => failing_since.map_or(Duration::ZERO, |since| active.saturating_sub(since)),
         };
         partition.conclude(conclusion);
+        if fate.is_final() {
+            self.breaker.forget(call.key);
+        }
         let waits_for_commit = matches!(call.place, Place::Open(_)) || matches!(fate, Fate::Dead(_));
         if waits_for_commit {
             partition.keys.settle(call.key, call.place);

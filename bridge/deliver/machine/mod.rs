@@ -123,6 +123,12 @@ impl Machine {
         deadlines.chain(commit).chain(calls).min()
     }
 
+    /// Records in the fullest window, for the gauge of that name.
+    #[must_use]
+    pub fn deepest(&self) -> usize {
+        self.partitions.values().map(|partition| partition.window.len()).max().unwrap_or_default()
+    }
+
     /// When a call may go out by the mere passing of time.
     fn next_call(&self) -> Option<Duration> {
         let mut sending = self.partitions.values().filter(|partition| partition.may_send());

@@ -1,0 +1,186 @@
+//! The machine for HTTP and Kafka sinks, run through thousands of seeded worlds in which everything that can go wrong does:
+//! crashes, zombies, rebalances, lost and late commits, vendors that refuse, stall and break down.
+//!
+//! `HOOKBRIDGE_SIM_SEEDS=20000 cargo test --test sim` runs more; `HOOKBRIDGE_SIM_SEED=17 cargo test --test sim` runs one
+//! again and prints everything that happened in it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has to say so and end")]
+#![allow(clippy::print_stdout, reason = "a replayed seed is told step by step")]
+
+mod chance;
+mod chaos;
+mod check;
+mod kafka;
+mod vendor;
+mod world;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::vendor::Mood;
+use crate::world::{Event, World};
+
+/// Seeds of an ordinary run.
+const SEEDS: u64 = 2_000;
+
+/// Steps of a machine before things may be healed.
+const LEAST_STEPS: u64 = 300;
+
+/// For everything to come to rest afterwards: a parked key is tried six times an hour, and gives up after one; those that
+/// wait behind it follow one by one.
+const REST: Duration = Duration::from_secs(12 * 3_600);
+
+/// Things that have to happen somewhere in an ordinary run, or it proves nothing.
+const WANTED: &[&str] = &[
+    "breaker closed",
+    "breaker opened",
+    "crash in a transaction",
+    "crash with calls out",
+    "dead: no answer",
+    "dead: past window",
+    "dead: rejected",
+    "dead: too old",
+    "delivered",
+    "duplicate",
+    "frozen",
+    "generation refused",
+    "key parked",
+    "late EndTxn applied",
+    "late EndTxn fenced",
+    "let go",
+    "parked",
+    "paused by hand",
+    "read again",
+    "rebalance with calls out",
+    "requeued",
+    "restore waited for an open transaction",
+    "revocation drained",
+    "skipped",
+    "stopped because fenced",
+    "stopped in order",
+    "throttled",
+    "transaction aborted",
+    "transaction expired",
+    "unknown and committed",
+    "unknown and not committed",
+    "window full",
+    "zombie with calls out",
+];
+
+/// Runs one world to its end.
+fn run(seed: u64, trace: bool) -> World {
+    let mut world = World::new(seed, trace);
+    for slot in 0..world.slots() {
+        world.start(slot);
+    }
+    world.after(Duration::ZERO, Event::Load);
+    world.after(Duration::from_secs(2), Event::Chaos);
+    let stormy = world.now + Duration::from_secs(60 + world.chance.below(400));
+    while world.now < stormy || world.steps < LEAST_STEPS || !world.coverage.contains_key("crash") {
+        if world.now >= stormy && !world.coverage.contains_key("crash") {
+            chaos::crash(&mut world);
+        }
+        let Some(event) = world.next() else { break };
+        world.handle(event);
+        if !world.wrong.is_empty() {
+            return world;
+        }
+    }
+    heal(&mut world);
+    let rest = world.now + REST;
+    let mut looked = world.now;
+    while let Some(event) = world.next() {
+        world.handle(event);
+        let tired = world.now > rest;
+        if !world.wrong.is_empty() || tired {
+            break;
+        }
+        if world.now > looked + Duration::from_secs(30) {
+            looked = world.now;
+            if (0..world.partitions()).all(|partition| world.kafka.is_done(partition)) {
+                break;
+            }
+        }
+    }
+    if world.wrong.is_empty() {
+        check::end(&mut world);
+    }
+    world
+}
+
+fn heal(world: &mut World) {
+    world.healed = true;
+    world.vendor.mood = Mood::Well;
+    if world.processes.values().all(|process| process.frozen) {
+        world.after(Duration::from_secs(1), Event::Start(0));
+    }
+}
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number of seeds, or a seed"))
+}
+
+/// What happened in many worlds, and what broke a promise.
+#[derive(Default)]
+struct Tally {
+    coverage: BTreeMap<&'static str, u64>,
+    broken: Vec<(u64, String)>,
+}
+
+/// Runs seeds on all cores.
+fn run_all(seeds: u64) -> Tally {
+    let threads = std::thread::available_parallelism().map_or(2, usize::from) as u64;
+    let share = |thread: u64| {
+        let mut tally = Tally::default();
+        for seed in (thread..seeds).step_by(usize::try_from(threads).unwrap()) {
+            let world = run(seed, false);
+            if let Some(wrong) = world.wrong.first() {
+                tally.broken.push((seed, format!("{:?}: {wrong}", world.settings.guarantee)));
+            }
+            for (what, times) in world.coverage {
+                *tally.coverage.entry(what).or_default() += times;
+            }
+        }
+        tally
+    };
+    let mut all = Tally::default();
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || share(thread))).collect();
+        for thread in running {
+            let tally = thread.join().expect("a world that panicked is told above");
+            all.broken.extend(tally.broken);
+            for (what, times) in tally.coverage {
+                *all.coverage.entry(what).or_default() += times;
+            }
+        }
+    });
+    all.broken.sort();
+    all
+}
+
+#[test]
+fn every_promise_holds_in_every_world() {
+    if let Some(seed) = variable("HOOKBRIDGE_SIM_SEED") {
+        let world = run(seed, true);
+        assert!(world.wrong.is_empty(), "seed {seed}: {:#?}", world.wrong);
+        return;
+    }
+    let seeds = variable("HOOKBRIDGE_SIM_SEEDS").unwrap_or(SEEDS);
+    let Tally { coverage, broken } = run_all(seeds);
+    println!("{seeds} seeds: {coverage:#?}");
+    let few = &broken[..broken.len().min(20)];
+    assert!(
+        broken.is_empty(),
+        "{} of {seeds} seeds broke a promise: {few:#?}\nto see one: HOOKBRIDGE_SIM_SEED={} cargo test --test sim",
+        broken.len(),
+        broken[0].0
+    );
+    let missing: Vec<_> = WANTED.iter().filter(|wanted| !coverage.contains_key(*wanted)).collect();
+    assert!(seeds < SEEDS || missing.is_empty(), "never happened: {missing:?}");
+}
+
+#[test]
+fn a_seed_is_the_same_world_every_time() {
+    let (first, second) = (run(7, false), run(7, false));
+    assert_eq!((first.now, first.steps, first.coverage), (second.now, second.steps, second.coverage));
+}
