@@ -87,16 +87,20 @@ impl Seen {
         let Followed { delivery_id: id, origin, position, fate, .. } = receipt;
         match fate {
             Fate::Intent => _ = self.intents.insert(*id, Intent { origin: *origin, position: *position }),
-            // It says nothing of the record that it repeats.
-            Fate::Skipped(SkipReason::Duplicate) => _ = self.beyond.insert(*origin, *position),
             Fate::Delivered | Fate::Skipped(_) | Fate::Dead(_) => {
-                self.close(*id);
-                self.intents.remove(id);
-                self.remember(*id, receipt.settled_at, *fate == Fate::Delivered);
+                // Under another key its repetition may have got there first, and is then still to be settled itself.
+                if self.open.get(id).is_some_and(|open| open.origin == *origin) {
+                    self.close(*id);
+                }
+                self.keep_promise(*id, *origin);
+                // A repetition says nothing of what it repeats.
+                if *fate != Fate::Skipped(SkipReason::Duplicate) {
+                    self.remember(*id, receipt.settled_at, *fate == Fate::Delivered);
+                }
                 self.beyond.insert(*origin, *position);
             }
             Fate::Parked => {
-                self.intents.remove(id);
+                self.keep_promise(*id, *origin);
                 self.put_open(receipt, active);
                 self.beyond.insert(*origin, *position);
             }
@@ -107,6 +111,12 @@ impl Seen {
                     self.put_open(receipt, active);
                 }
             }
+        }
+    }
+
+    fn keep_promise(&mut self, id: Uuid, origin: i64) {
+        if self.intents.get(&id).is_some_and(|intent| intent.origin == origin) {
+            self.intents.remove(&id);
         }
     }
 
@@ -179,6 +189,10 @@ impl Seen {
     /// The delivery was settled or is open: what comes with its id is a repetition.
     pub(super) fn knows(&self, id: Uuid) -> bool {
         self.settled.contains_key(&id) || self.open.contains_key(&id)
+    }
+
+    pub(super) fn is_settled(&self, id: Uuid) -> bool {
+        self.settled.contains_key(&id)
     }
 
     pub(super) fn open(&self, id: Uuid) -> Option<&Open> {

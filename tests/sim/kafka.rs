@@ -1,7 +1,7 @@
 //! A model of Kafka, as far as a sink's machine can tell: logs with gaps, a group with generations, one transaction for
 //! each `transactional.id`, the last stable offset, and offsets that are committed by transactions only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use hookbridge::deliver::{Fate, Receipt};
@@ -206,13 +206,17 @@ impl Kafka {
         if self.committed[partition].is_none_or(|(next, _)| next <= last) {
             return false;
         }
-        let mut open = std::collections::BTreeSet::new();
+        let (mut open, mut delivered) = (BTreeSet::new(), BTreeSet::new());
         let committed = self.receipts[partition].iter().filter(|written| written.visible == Visible::Committed);
         for receipt in committed.filter_map(|written| written.receipt.as_ref()) {
-            match receipt.fate {
-                Fate::Skipped(hookbridge::outcome::SkipReason::Duplicate) => {}
-                fate if fate.is_final() => _ = open.remove(&receipt.delivery_id),
-                _ => _ = open.insert(receipt.delivery_id),
+            let origin = receipt.offset;
+            if receipt.fate == Fate::Delivered {
+                delivered.insert(origin);
+            }
+            if receipt.fate.is_final() {
+                open.remove(&origin);
+            } else if receipt.fate != Fate::Requeued || !delivered.contains(&origin) {
+                open.insert(origin);
             }
         }
         open.is_empty()

@@ -78,6 +78,17 @@ struct Consumer {
     delivered: HashSet<Uuid>,
 }
 
+/// A call that is out.
+#[derive(Debug)]
+pub(crate) struct Out {
+    pub(crate) id: Uuid,
+    pub(crate) key: Vec<u8>,
+    pub(crate) partition: usize,
+    pub(crate) epoch: AssignmentEpoch,
+    /// It went out while the sink was held.
+    pub(crate) probe: bool,
+}
+
 #[derive(Debug)]
 struct Commit {
     transaction: Transaction,
@@ -98,7 +109,7 @@ pub(crate) struct Process {
     consumers: BTreeMap<usize, Consumer>,
     begun: HashMap<TxnId, u64>,
     commits: HashMap<TxnId, Commit>,
-    pub(crate) calls: BTreeMap<CallId, (Uuid, Vec<u8>)>,
+    pub(crate) calls: BTreeMap<CallId, Out>,
     not_before: Duration,
     wake_at: Option<Duration>,
     held: bool,
@@ -688,10 +699,12 @@ impl World {
         self.steps += 1;
         match &input {
             Input::CallEnded { call, ended, .. } => {
-                if let Some((id, _)) = process.calls.remove(call)
+                if let Some(out) = process.calls.remove(call)
                     && *ended == Ended::Delivered
+                    && let Some(consumer) = process.consumers.get_mut(&out.partition)
+                    && consumer.epoch == out.epoch
                 {
-                    process.consumers.values_mut().for_each(|consumer| _ = consumer.delivered.insert(id));
+                    consumer.delivered.insert(out.id);
                 }
                 if let Ended::Failed(hookbridge::outcome::Outcome::Throttled { after: Some(after) }) = ended {
                     process.not_before = process.not_before.max(now + *after);
@@ -827,7 +840,11 @@ impl World {
         crate::check::call(self, life, delivery_id, number, record);
         let Some(process) = self.processes.get_mut(&life) else { return };
         let key = record.key.clone().unwrap_or_else(|| delivery_id.as_bytes().to_vec());
-        process.calls.insert(call, (delivery_id, key));
+        let partition = usize::try_from(record.at.partition).unwrap();
+        // Without a consumer it was lost in this very moment.
+        let epoch = process.consumers.get(&partition).map_or(AssignmentEpoch(0), |consumer| consumer.epoch);
+        let probe = process.held;
+        process.calls.insert(call, Out { id: delivery_id, key, partition, epoch, probe });
         self.soon(100, Event::Request(life, call, delivery_id, number));
     }
 
@@ -835,6 +852,11 @@ impl World {
     pub(crate) fn has_delivered(&self, life: Life, record: &Record, id: Uuid) -> bool {
         let consumer = self.processes[&life].consumers.get(&usize::try_from(record.at.partition).unwrap());
         consumer.is_some_and(|consumer| consumer.delivered.contains(&id))
+    }
+
+    pub(crate) fn epoch(&self, life: Life, record: &Record) -> Option<AssignmentEpoch> {
+        let consumer = self.processes[&life].consumers.get(&usize::try_from(record.at.partition).unwrap());
+        consumer.map(|consumer| consumer.epoch)
     }
 
     pub(crate) fn not_before(&self, life: Life) -> Duration {

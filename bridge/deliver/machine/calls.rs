@@ -49,7 +49,7 @@ struct Call {
     stage: Stage,
     probe: bool,
     /// It is not sent but written off, for which its record is needed.
-    doomed: Option<DeadReason>,
+    doomed: Option<Fate>,
     /// Its promise was committed before.
     promised: bool,
     /// What it came to already, before its partition was read again.
@@ -145,19 +145,24 @@ impl Line {
         random: Random<'_>,
         actions: &mut Vec<Action>,
     ) {
-        if let Place::Window(offset) = place {
-            if partition.repeats(id) {
-                self.pace.give_back(false);
-                partition.conclude_waiting(offset, id, key, Fate::Skipped(SkipReason::Duplicate));
-                partition.keys.advance(key, place);
-                return;
-            }
-            let promised_elsewhere = partition.seen.intent(id).is_some_and(|intent| intent.origin != offset);
-            if partition.under_way.contains(&id) || promised_elsewhere {
-                self.pace.give_back(false);
-                partition.keys.stand(key, Stand::Waiting(now + REPETITION));
-                return;
-            }
+        if let Place::Window(offset) = place
+            && partition.repeats(id)
+        {
+            self.pace.give_back(false);
+            partition.conclude_waiting(offset, id, key, Fate::Skipped(SkipReason::Duplicate));
+            partition.keys.advance(key, place);
+            return;
+        }
+        let origin = match place {
+            Place::Window(offset) => offset,
+            Place::Open(_) => partition.seen.open(id).map_or(0, |open| open.origin),
+        };
+        // The same delivery under another key: one of them at a time.
+        let promised_elsewhere = partition.seen.intent(id).is_some_and(|intent| intent.origin != origin);
+        if partition.under_way.contains(&id) || promised_elsewhere {
+            self.pace.give_back(false);
+            partition.keys.stand(key, Stand::Waiting(now + REPETITION));
+            return;
         }
         let mut promised = partition.seen.intent(id).is_some();
         let mut doomed = None;
@@ -172,20 +177,20 @@ impl Line {
             Some(Remembered::Ended(ended)) => known = Some(ended),
             Some(Remembered::NoEffect) => {}
             Some(Remembered::Out(_)) | None if promised => {
-                doomed = Some(DeadReason::NoAnswer);
+                doomed = Some(Fate::Dead(DeadReason::NoAnswer));
                 promised = false;
             }
             Some(Remembered::Out(_)) | None => {}
         }
-        let (origin, attempts, unsure_since, position, record) = match place {
+        let (attempts, unsure_since, position, record) = match place {
             Place::Window(offset) => {
                 let queue = partition.keys.get(key);
                 let attempts = queue.map_or(0, |queue| queue.failures);
                 let unsure_since = queue.and_then(|queue| queue.unsure_since);
-                (offset, attempts, unsure_since, 0, partition.window.get(offset).map(Arc::clone))
+                (attempts, unsure_since, 0, partition.window.get(offset).map(Arc::clone))
             }
             Place::Open(_) => match partition.seen.open(id) {
-                Some(open) => (open.origin, open.attempts, open.unsure_since, open.position, None),
+                Some(open) => (open.attempts, open.unsure_since, open.position, None),
                 None => {
                     self.pace.give_back(false);
                     partition.keys.advance(key, place);
@@ -194,7 +199,10 @@ impl Line {
             },
         };
         if doomed.is_none() && known.is_none() && self.is_past_window(unsure_since, now) {
-            doomed = Some(DeadReason::PastWindow);
+            doomed = Some(Fate::Dead(DeadReason::PastWindow));
+        }
+        if matches!(place, Place::Open(_)) && partition.seen.is_settled(id) {
+            doomed = Some(Fate::Skipped(SkipReason::Duplicate));
         }
         self.numbers += 1;
         let call = CallId(self.numbers);
@@ -264,13 +272,21 @@ impl Line {
         }
         if let Some(known) = call.known.take() {
             self.settle_answer(partition, id, known, false, now, random, actions);
-        } else if let Some(reason) = call.doomed {
-            let detail = "it may have been sent before, and nobody knows what became of it";
-            self.conclude(partition, id, Fate::Dead(reason), detail.into(), None, now);
+        } else if let Some(fate) = call.doomed {
+            let unsure = "it may have been sent before, and nobody knows what became of it";
+            let detail = if matches!(fate, Fate::Dead(_)) { unsure } else { "" };
+            self.conclude(partition, id, fate, detail.into(), None, now);
         } else if self.settings.guarantee == Guarantee::AtMostOnce && !call.promised {
             call.stage = Stage::Promising;
             let conclusion = call.conclusion(Fate::Intent, String::new(), record, Some(id));
             partition.conclude(conclusion);
+        } else if now < self.pace.not_before() || (self.breaker.is_open() && !call.probe) {
+            // Something has come up while its record was read, or its promise was made.
+            let until = self.pace.not_before().max(now);
+            if let Some(call) = self.cancel(partition, id) {
+                partition.remembered.insert(call.id, Remembered::NoEffect);
+                partition.keys.stand(call.key, Stand::Waiting(until));
+            }
         } else {
             call.stage = Stage::Out;
             call.sent_at = now;

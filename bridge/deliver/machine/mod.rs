@@ -119,7 +119,7 @@ impl Machine {
         }
         let deadlines = self.revocations.iter().map(|revocation| revocation.deadline).chain(self.stop_by);
         let commit = self.commits.due().filter(|_| self.partitions.values().any(Partition::has_outcomes));
-        let calls = if self.line.paused { None } else { self.next_call() };
+        let calls = if self.line.paused || self.stop_by.is_some() { None } else { self.next_call() };
         deadlines.chain(commit).chain(calls).min()
     }
 
@@ -147,6 +147,10 @@ impl Machine {
     }
 
     fn assigned(&mut self, epoch: AssignmentEpoch, partitions: Vec<TopicPartition>, actions: &mut Vec<Action>) {
+        if self.stop_by.is_some() {
+            // Whoever is next in the group gets them in a moment.
+            return;
+        }
         for at in partitions {
             self.restores += 1;
             let restore = self.restores;

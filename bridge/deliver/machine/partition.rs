@@ -155,7 +155,8 @@ impl Partition {
             self.window.settle(offset);
             return;
         }
-        let parked = self.keys.get(key).is_some_and(|queue| queue.is_parked());
+        // Nothing goes past those that wait already.
+        let parked = self.keys.get(key).is_some_and(|queue| queue.is_parked() && queue.waiting() == 0);
         if parked && self.has_room_to_park(settings) && !self.revoking {
             if self.repeats(id) {
                 self.conclude_waiting(offset, id, key, Fate::Skipped(SkipReason::Duplicate));
