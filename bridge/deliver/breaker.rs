@@ -41,9 +41,10 @@ pub(super) enum Gate {
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     open: Option<Open>,
-    /// Keys that fail, with the number of deliveries when they began to.
+    /// Keys that fail, with how often the sink had shown itself well when they began to.
     failing: BTreeMap<KeyId, u64>,
-    /// The same of those that were denied.
+    well: u64,
+    /// Keys that were denied, with the number of deliveries by then.
     denied: BTreeMap<KeyId, u64>,
     deliveries: u64,
 }
@@ -89,6 +90,7 @@ impl Breaker {
     /// The sink took an event.
     pub(super) fn delivered(&mut self, key: KeyId) {
         self.deliveries += 1;
+        self.well += 1;
         self.forget(key);
     }
 
@@ -100,11 +102,9 @@ impl Breaker {
 
     /// The sink answers, whatever it says of this event. `true`: it was held until now.
     pub(super) fn answered(&mut self) -> bool {
-        if self.open.take().is_some() {
-            self.failing.clear();
-            return true;
-        }
-        false
+        let was_held = self.open.take().is_some();
+        self.well += u64::from(was_held);
+        was_held
     }
 
     /// A call failed in a way that may be the sink's. `probe`: it was sent to find out.
@@ -124,14 +124,15 @@ impl Breaker {
             }
             return Verdict::Wait;
         }
-        let began = |keys: &mut BTreeMap<KeyId, u64>, deliveries: u64| {
+        // How many keys began to since then.
+        let began = |keys: &mut BTreeMap<KeyId, u64>, since: u64| {
             if keys.len() >= MAX_FAILING {
                 keys.clear();
             }
-            keys.entry(key).or_insert(deliveries);
-            keys.values().filter(|then| **then == deliveries).count()
+            keys.entry(key).or_insert(since);
+            keys.values().filter(|then| **then == since).count()
         };
-        let failing = began(&mut self.failing, self.deliveries);
+        let failing = began(&mut self.failing, self.well);
         let opens = match outcome {
             Outcome::Misconfigured { .. } => true,
             Outcome::Denied { .. } => {
@@ -146,7 +147,6 @@ impl Breaker {
         if !opens {
             return Verdict::Wait;
         }
-        self.failing.clear();
         self.open = Some(Open { probe_at: now + retry::pause(outcome, 1, random), probing: false, failures: 1 });
         Verdict::Opened
     }

@@ -158,12 +158,16 @@ impl Keys {
         }
     }
 
-    /// All records of the key that wait in the window, in order, are on their way to be parked.
-    pub(super) fn park(&mut self, key: KeyId) -> Vec<(i64, Uuid)> {
+    /// Records of the key that wait in the window, in order, are on their way to be parked: those before the first that
+    /// `stays`.
+    pub(super) fn park(&mut self, key: KeyId, stays: impl Fn(i64, Uuid) -> bool) -> Vec<(i64, Uuid)> {
         let Some(queue) = self.queues.get_mut(&key) else { return vec![] };
-        let parked: Vec<_> = queue.window.drain(..).collect();
-        queue.parking += parked.len();
-        self.stand(key, Stand::Settling);
+        let staying = queue.window.iter().position(|(offset, id)| stays(*offset, *id));
+        let parked: Vec<_> = queue.window.drain(..staying.unwrap_or(queue.window.len())).collect();
+        if !parked.is_empty() {
+            queue.parking += parked.len();
+            self.stand(key, Stand::Settling);
+        }
         parked
     }
 

@@ -284,7 +284,6 @@ impl Line {
             // Something has come up while its record was read, or its promise was made.
             let until = self.pace.not_before().max(now);
             if let Some(call) = self.cancel(partition, id) {
-                partition.remembered.insert(call.id, Remembered::NoEffect);
                 partition.keys.stand(call.key, Stand::Waiting(until));
             }
         } else {
@@ -322,9 +321,14 @@ impl Line {
         Some(call)
     }
 
-    /// The call never goes out.
+    /// The call never goes out. What was known of its delivery still is.
     fn cancel(&mut self, partition: &mut Partition, id: CallId) -> Option<Call> {
-        let call = self.end(partition, id)?;
+        let mut call = self.end(partition, id)?;
+        if let Some(known) = call.known.take() {
+            partition.remembered.insert(call.id, Remembered::Ended(known));
+        } else if call.promised {
+            partition.remembered.insert(call.id, Remembered::NoEffect);
+        }
         self.pace.give_back(false);
         if call.probe {
             self.breaker.probe_again();

@@ -155,9 +155,15 @@ impl Partition {
             self.window.settle(offset);
             return;
         }
+        let promised = self.seen.intent(id).is_some_and(|intent| intent.origin == offset);
+        if promised && !self.remembered.contains_key(&id) {
+            // Somebody before us promised to send it once, and nobody knows whether that came about.
+            self.conclude_waiting(offset, id, key, Fate::Dead(DeadReason::NoAnswer));
+            return;
+        }
         // Nothing goes past those that wait already.
         let parked = self.keys.get(key).is_some_and(|queue| queue.is_parked() && queue.waiting() == 0);
-        if parked && self.has_room_to_park(settings) && !self.revoking {
+        if parked && !promised && self.has_room_to_park(settings) && !self.revoking {
             if self.repeats(id) {
                 self.conclude_waiting(offset, id, key, Fate::Skipped(SkipReason::Duplicate));
             } else {
@@ -203,7 +209,12 @@ impl Partition {
         let (failures, unsure_since) = (queue.failures, queue.unsure_since);
         let age = queue.failing_since.map_or(Duration::ZERO, |since| active.saturating_sub(since));
         let is_first = matches!(queue.head(), Some((Place::Window(_), _)));
-        let parked = self.keys.park(key);
+        let (seen, remembered) = (&self.seen, &self.remembered);
+        let parked = self.keys.park(key, |offset, id| {
+            let promised = seen.intent(id).is_some_and(|intent| intent.origin == offset);
+            // Its receipt would take the place of the promise, which is all that is known of a call that may be out.
+            promised && !matches!(remembered.get(&id), Some(Remembered::NoEffect))
+        });
         for (at, (offset, id)) in parked.iter().enumerate() {
             if self.repeats(*id) {
                 self.keys.unpark_one(key);
