@@ -25,7 +25,6 @@ pub(super) struct Open {
     pub(super) since: Duration,
     /// What the sink's own clock said when `age` was right.
     aged_at: Duration,
-    sequence: u64,
 }
 
 impl Open {
@@ -62,7 +61,6 @@ pub(super) struct Seen {
     beyond: BTreeMap<i64, i64>,
     /// The next receipt to be read.
     followed: i64,
-    sequence: u64,
 }
 
 impl Seen {
@@ -78,7 +76,6 @@ impl Seen {
             intents: HashMap::new(),
             beyond: BTreeMap::new(),
             followed: 0,
-            sequence: 0,
         }
     }
 
@@ -121,11 +118,7 @@ impl Seen {
     }
 
     fn put_open(&mut self, receipt: &Followed, active: Duration) {
-        let sequence = match self.close(receipt.delivery_id) {
-            Some(before) => before.sequence,
-            None => self.sequence,
-        };
-        self.sequence += 1;
+        self.close(receipt.delivery_id);
         self.open_positions.insert(receipt.position);
         self.open.insert(
             receipt.delivery_id,
@@ -138,15 +131,14 @@ impl Seen {
                 unsure_since: receipt.unsure_since,
                 since: receipt.settled_at,
                 aged_at: active,
-                sequence,
             },
         );
     }
 
-    fn close(&mut self, id: Uuid) -> Option<Open> {
-        let open = self.open.remove(&id)?;
-        self.open_positions.remove(&open.position);
-        Some(open)
+    fn close(&mut self, id: Uuid) {
+        if let Some(open) = self.open.remove(&id) {
+            self.open_positions.remove(&open.position);
+        }
     }
 
     fn remember(&mut self, id: Uuid, at: Duration, delivered: bool) {
@@ -211,10 +203,10 @@ impl Seen {
         self.intents.get(&id).copied()
     }
 
-    /// Everything that is open, in the order in which it was parked.
+    /// Everything that is open, in the order of its origins: a receipt that was written again stands behind later ones.
     pub(super) fn in_order(&self) -> Vec<(Uuid, Open)> {
         let mut open: Vec<_> = self.open.iter().map(|(id, open)| (*id, open.clone())).collect();
-        open.sort_unstable_by_key(|(_, open)| open.sequence);
+        open.sort_unstable_by_key(|(_, open)| open.origin);
         open
     }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::kafka::Life;
 use crate::vendor::Nature;
-use crate::world::{POLL, World};
+use crate::world::{Out, POLL, World};
 
 /// A window holds no more than its limit and what was on the way when it was full.
 pub(crate) fn window(world: &mut World, life: Life) {
@@ -29,7 +29,9 @@ pub(crate) fn call(world: &mut World, life: Life, id: Uuid, number: u64, record:
     }
     let key = record.key.clone().unwrap_or_else(|| id.as_bytes().to_vec());
     let epoch = world.epoch(life, record);
-    if process.calls.values().any(|out| out.key == key && Some(out.epoch) == epoch) {
+    let partition = usize::try_from(record.at.partition).unwrap();
+    let same = |out: &Out| out.key == key && out.partition == partition && Some(out.epoch) == epoch;
+    if process.calls.values().any(same) {
         wrong.push(format!("{life:?} calls twice at once for one key ({number})"));
     }
     if world.now < world.not_before(life) {

@@ -415,23 +415,52 @@ impl Line {
     ) {
         let Some(call) = self.calls.get(&id) else { return };
         self.pace.give_back(sent);
-        let partition = partitions.get_mut(&call.at).filter(|partition| partition.epoch == call.epoch);
-        let Some(partition) = partition else {
-            // Its partition was let go, and the next owner finds out by itself.
-            if self.calls.remove(&id).is_some_and(|call| call.probe) {
+        let (at, epoch, restore, key, delivery) = (call.at.clone(), call.epoch, call.restore, call.key, call.id);
+        let partition = partitions.get_mut(&at).filter(|partition| partition.epoch == epoch);
+        let Some(partition) = partition.filter(|partition| partition.restore == restore) else {
+            if sent {
+                self.learn(id, key, &ended, now, random, actions);
+            } else if self.calls.get(&id).is_some_and(|call| call.probe) {
                 self.breaker.probe_again();
+            }
+            self.calls.remove(&id);
+            // Its partition was let go, and the next owner finds out by itself; or it is being read again, and the answer
+            // waits for its record.
+            if let Some(partition) = partitions.get_mut(&at).filter(|partition| partition.epoch == epoch) {
+                partition.remembered.insert(delivery, Remembered::Ended(ended));
             }
             return;
         };
-        if partition.restore != call.restore {
-            // Its partition is being read again; the answer waits for the record.
-            partition.remembered.insert(call.id, Remembered::Ended(ended));
-            if self.calls.remove(&id).is_some_and(|call| call.probe) {
-                self.breaker.probe_again();
-            }
-            return;
-        }
         self.settle_answer(partition, id, ended, sent, now, random, actions);
+    }
+
+    /// What an answer says of the sink, where its record is not at hand.
+    fn learn(
+        &mut self,
+        id: CallId,
+        key: KeyId,
+        ended: &Ended,
+        now: Duration,
+        random: Random<'_>,
+        actions: &mut Vec<Action>,
+    ) {
+        let probe = self.calls.get(&id).is_some_and(|call| call.probe);
+        match ended {
+            Ended::Delivered => {
+                self.breaker.delivered(key);
+                self.answered(actions);
+            }
+            Ended::Failed(Outcome::Throttled { after }) => self.throttled(*after, now, random, actions),
+            Ended::Failed(Outcome::Rejected { .. }) | Ended::Skipped(_) => self.answered(actions),
+            Ended::Failed(outcome) => _ = self.judge(key, outcome, probe, now, random, actions),
+        }
+    }
+
+    fn throttled(&mut self, after: Option<Duration>, now: Duration, random: Random<'_>, actions: &mut Vec<Action>) {
+        self.answered(actions);
+        self.pace.hold(now, after.unwrap_or(UNSAID_PAUSE.mul_f64(1.0 + random())));
+        let until = self.pace.not_before();
+        actions.push(Action::Tell(Notice::Throttled { until }));
     }
 
     #[allow(clippy::too_many_arguments, reason = "one answer, and where it belongs")]
@@ -503,11 +532,8 @@ impl Line {
                 self.conclude(partition, id, Fate::Dead(DeadReason::Rejected), detail, ended, now);
             }
             Outcome::Throttled { after } => {
-                self.answered(actions);
-                self.pace.hold(now, after.unwrap_or(UNSAID_PAUSE.mul_f64(1.0 + random())));
-                let until = self.pace.not_before();
-                actions.push(Action::Tell(Notice::Throttled { until }));
-                self.again(partition, id, until);
+                self.throttled(*after, now, random, actions);
+                self.again(partition, id, self.pace.not_before());
             }
             Outcome::Unknown { .. } if self.settings.guarantee == Guarantee::AtMostOnce => {
                 self.judge(key, &outcome, probe, now, random, actions);
