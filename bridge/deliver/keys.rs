@@ -217,6 +217,13 @@ impl Keys {
         }
     }
 
+    /// A record's end was committed for which its key may have waited.
+    pub(super) fn settled(&mut self, key: KeyId) {
+        if self.queues.get(&key).is_some_and(|queue| queue.stand == Stand::Settling && queue.open.is_empty()) {
+            self.go_on(key);
+        }
+    }
+
     pub(super) fn stand(&mut self, key: KeyId, stand: Stand) {
         let Some(queue) = self.queues.get_mut(&key) else { return };
         if let Stand::Waiting(until) = queue.stand {

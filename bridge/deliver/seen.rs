@@ -38,6 +38,7 @@ impl Open {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Intent {
     pub(super) origin: i64,
+    pub(super) writer: u64,
     position: i64,
 }
 
@@ -83,7 +84,7 @@ impl Seen {
     pub(super) fn take(&mut self, receipt: &Followed, active: Duration) {
         let Followed { delivery_id: id, origin, position, fate, .. } = receipt;
         match fate {
-            Fate::Intent => _ = self.intents.insert(*id, Intent { origin: *origin, position: *position }),
+            Fate::Intent => _ = self.intents.insert(*id, Intent { origin: *origin, writer: receipt.writer, position: *position }),
             Fate::Delivered | Fate::Skipped(_) | Fate::Dead(_) => {
                 // Under another key its repetition may have got there first, and is then still to be settled itself.
                 if self.open.get(id).is_some_and(|open| open.origin == *origin) {

@@ -87,6 +87,8 @@ pub struct Receipt {
     pub age: Duration,
     /// Since when (after the epoch) an attempt may have had its effect, though nobody said so.
     pub unsure_since: Option<Duration>,
+    /// The machine that wrote it, by the number that it drew at its start: one's own promise is told from another's.
+    pub writer: u64,
     /// After the epoch.
     pub settled_at: Duration,
     /// As it came: what a parked receipt and a dead letter hold, and whose key the receipt has.
@@ -145,5 +147,6 @@ pub struct Followed {
     pub attempts: u32,
     pub age: Duration,
     pub unsure_since: Option<Duration>,
+    pub writer: u64,
     pub settled_at: Duration,
 }

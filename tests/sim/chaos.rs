@@ -146,7 +146,7 @@ fn replay(world: &mut World) {
     }
     let mut chance = Chance::new(world.chance.next());
     let (_, receipt) = &dead[chance.index(dead.len())];
-    let again = Receipt { fate: Fate::Requeued, attempts: 0, age: Duration::ZERO, unsure_since: None, settled_at: world.now, ..receipt.clone() };
+    let again = Receipt { fate: Fate::Requeued, attempts: 0, age: Duration::ZERO, unsure_since: None, writer: 0, settled_at: world.now, ..receipt.clone() };
     *world.requeued.entry(receipt.delivery_id).or_default() += 1;
     world.kafka.write_plain(partition, again);
     world.count("requeued");

@@ -294,11 +294,11 @@ impl World {
     pub(crate) fn start(&mut self, slot: usize) {
         self.lives[slot] += 1;
         let life = Life { slot, number: self.lives[slot] };
-        let chance = Chance::new(self.chance.next());
+        let (chance, number) = (Chance::new(self.chance.next()), self.chance.next());
         let producer_epoch = self.kafka.init_producer(life);
         let process = Process {
             life,
-            machine: Machine::new(self.settings.clone()),
+            machine: Machine::new(self.settings.clone(), number),
             chance,
             frozen: false,
             held_back: vec![],
@@ -812,6 +812,8 @@ impl World {
             }
             Notice::Recovered => {
                 process.held = false;
+                // A probe that is still out has lost its meaning.
+                process.calls.values_mut().for_each(|out| out.probe = false);
                 self.count("breaker closed");
             }
             Notice::Throttled { .. } => self.count("throttled"),
@@ -882,6 +884,7 @@ fn followed(receipts: Vec<(i64, Receipt)>) -> Vec<Followed> {
         attempts: receipt.attempts,
         age: receipt.age,
         unsure_since: receipt.unsure_since,
+        writer: receipt.writer,
         settled_at: receipt.settled_at,
     };
     receipts.into_iter().map(follow).collect()

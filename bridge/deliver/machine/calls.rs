@@ -85,12 +85,14 @@ pub(super) struct Line {
     pub(super) clock: ActiveClock,
     pub(super) paused: bool,
     pub(super) turn: usize,
+    /// The machine's number, by which it knows its own promises.
+    pub(super) writer: u64,
     calls: BTreeMap<CallId, Call>,
     numbers: u64,
 }
 
 impl Line {
-    pub(super) fn new(settings: Settings) -> Self {
+    pub(super) fn new(settings: Settings, writer: u64) -> Self {
         let pace = Pace::new(settings.concurrency, settings.rate);
         Self {
             settings,
@@ -99,6 +101,7 @@ impl Line {
             clock: ActiveClock::default(),
             paused: false,
             turn: 0,
+            writer,
             calls: BTreeMap::new(),
             numbers: 0,
         }
@@ -164,23 +167,24 @@ impl Line {
             partition.keys.stand(key, Stand::Waiting(now + REPETITION));
             return;
         }
-        let mut promised = partition.seen.intent(id).is_some();
+        let promise = partition.seen.intent(id);
+        let mut promised = promise.is_some();
         let mut doomed = None;
         let mut known = None;
         match partition.remembered.remove(&id) {
             // Still out, from before the partition was read again.
             Some(Remembered::Out(call)) if self.calls.contains_key(&call) => {
                 self.pace.give_back(false);
-                self.adopt(call, partition, key, place);
+                self.adopt(call, partition, key, place, origin);
                 return;
             }
             Some(Remembered::Ended(ended)) => known = Some(ended),
-            Some(Remembered::NoEffect) => {}
-            Some(Remembered::Out(_)) | None if promised => {
+            Some(Remembered::NoEffect) if promise.is_none_or(|promise| promise.writer == self.writer) => {}
+            Some(Remembered::NoEffect | Remembered::Out(_)) | None if promised => {
                 doomed = Some(Fate::Dead(DeadReason::NoAnswer));
                 promised = false;
             }
-            Some(Remembered::Out(_)) | None => {}
+            Some(_) | None => {}
         }
         let (attempts, unsure_since, position, record) = match place {
             Place::Window(offset) => {
@@ -243,11 +247,13 @@ impl Line {
         window.zip(unsure_since).is_some_and(|(window, since)| now.saturating_sub(since) >= window)
     }
 
-    fn adopt(&mut self, call: CallId, partition: &mut Partition, key: KeyId, place: Place) {
+    fn adopt(&mut self, call: CallId, partition: &mut Partition, key: KeyId, place: Place, origin: i64) {
         if let Some(entry) = self.calls.get_mut(&call) {
             entry.restore = partition.restore;
             entry.key = key;
             entry.place = place;
+            // It may have been sent for a repetition of this record.
+            entry.origin = origin;
             partition.under_way.insert(entry.id);
         }
     }

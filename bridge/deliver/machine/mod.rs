@@ -53,10 +53,11 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// `number` is drawn at random: no two machines of a sink share it.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: Settings, number: u64) -> Self {
         Self {
-            line: Line::new(settings),
+            line: Line::new(settings, number),
             partitions: BTreeMap::new(),
             commits: Commits::default(),
             revocations: Vec::new(),

@@ -317,11 +317,13 @@ impl Partition {
         self.window.head_with(&settled).or(self.window.first())
     }
 
-    /// A conclusion is committed, its receipt being at `position`. `call`: a promise that may be kept now.
+    /// A conclusion is committed, its receipt being at `position`.
+    #[allow(clippy::too_many_arguments, reason = "one fact, and the two clocks by which it counts")]
     pub(super) fn committed(
         &mut self,
         conclusion: &Conclusion,
         position: i64,
+        writer: u64,
         now: Duration,
         active: Duration,
         random: f64,
@@ -336,6 +338,7 @@ impl Partition {
             attempts: conclusion.attempts,
             age: conclusion.age,
             unsure_since: conclusion.unsure_since,
+            writer,
             settled_at: now,
         };
         self.seen.take(&receipt, active);
@@ -351,7 +354,7 @@ impl Partition {
         let due = now + retry::parked_pause(conclusion.attempts, random);
         match (place, fate) {
             (Place::Window(_), Fate::Parked) => self.keys.parked(key, id, due),
-            (Place::Window(_), Fate::Dead(_)) => self.keys.go_on(key),
+            (Place::Window(_), Fate::Dead(_)) => self.keys.settled(key),
             (Place::Window(_), _) => {}
             (Place::Open(_), Fate::Parked) => {
                 self.keys.stand(key, Stand::Waiting(due));

@@ -88,7 +88,7 @@ impl Machine {
             let room = self.line.settings.max_transaction.saturating_sub(transaction.receipts.len());
             let Some(next) = partition.fill_transaction(room) else { continue };
             for conclusion in partition.committing.values() {
-                transaction.receipts.push(conclusion.receipt(at, now));
+                transaction.receipts.push(conclusion.receipt(at, self.line.writer, now));
                 places.push((at.clone(), conclusion.place));
             }
             let receipts_from = partition.seen.receipts_from(next);
@@ -142,11 +142,11 @@ impl Machine {
             // A partition that was lost meanwhile is restored by its next owner.
             let Some(partition) = self.partitions.get_mut(at) else { continue };
             let Some(conclusion) = partition.committing.remove(place) else { continue };
-            partition.committed(&conclusion, *position, now, active, random());
+            partition.committed(&conclusion, *position, self.line.writer, now, active, random());
             if let Some(call) = conclusion.call {
                 self.line.keep_promise(partition, call, now, random, actions);
             } else {
-                settled.push(conclusion.receipt(at, now));
+                settled.push(conclusion.receipt(at, self.line.writer, now));
             }
         }
         for partition in self.partitions.values_mut() {
@@ -180,7 +180,7 @@ impl Machine {
 }
 
 impl Conclusion {
-    fn receipt(&self, at: &TopicPartition, now: Duration) -> Receipt {
+    fn receipt(&self, at: &TopicPartition, writer: u64, now: Duration) -> Receipt {
         Receipt {
             at: at.clone(),
             offset: self.origin,
@@ -190,6 +190,7 @@ impl Conclusion {
             attempts: self.attempts,
             age: self.age,
             unsure_since: self.unsure_since.filter(|_| matches!(self.fate, Fate::Parked | Fate::Dead(_))),
+            writer,
             settled_at: now,
             record: self.record.clone(),
         }
