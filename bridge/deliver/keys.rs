@@ -133,14 +133,13 @@ impl Keys {
     }
 
     /// A record that was on its way to be parked is parked.
-    pub(super) fn parked(&mut self, key: KeyId, id: Uuid, due: Duration) {
-        let Some(queue) = self.queues.get_mut(&key) else { return };
-        queue.parking = queue.parking.saturating_sub(1);
-        queue.open.push_back(id);
-        // The first of a key that was failing, and not one that joins those which are parked already.
-        if queue.open.len() == 1 && queue.stand == Stand::Settling {
-            queue.forgive();
-            self.stand(key, Stand::Waiting(due));
+    pub(super) fn parked(&mut self, key: KeyId, id: Uuid) {
+        if let Some(queue) = self.queues.get_mut(&key) {
+            queue.parking = queue.parking.saturating_sub(1);
+            queue.open.push_back(id);
+            if queue.open.len() == 1 && queue.stand == Stand::Settling {
+                queue.forgive();
+            }
         }
     }
 
@@ -213,13 +212,6 @@ impl Keys {
     /// Where all that was to be parked were repetitions, there is no commit to wait for.
     pub(super) fn go_on_if_idle(&mut self, key: KeyId) {
         if self.queues.get(&key).is_some_and(Queue::is_empty) {
-            self.go_on(key);
-        }
-    }
-
-    /// A record's end was committed for which its key may have waited.
-    pub(super) fn settled(&mut self, key: KeyId) {
-        if self.queues.get(&key).is_some_and(|queue| queue.stand == Stand::Settling && queue.open.is_empty()) {
             self.go_on(key);
         }
     }

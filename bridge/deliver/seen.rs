@@ -46,6 +46,7 @@ pub(super) struct Intent {
 struct Settled {
     at: Duration,
     delivered: bool,
+    position: i64,
 }
 
 /// One partition's memory.
@@ -93,7 +94,7 @@ impl Seen {
                 self.keep_promise(*id, *origin);
                 // A repetition says nothing of what it repeats.
                 if *fate != Fate::Skipped(SkipReason::Duplicate) {
-                    self.remember(*id, receipt.settled_at, *fate == Fate::Delivered);
+                    self.remember(receipt);
                 }
                 self.beyond.insert(*origin, *position);
             }
@@ -103,8 +104,9 @@ impl Seen {
                 self.beyond.insert(*origin, *position);
             }
             Fate::Requeued => {
-                let delivered = self.settled.get(id).is_some_and(|settled| settled.delivered);
-                if !delivered && !self.open.contains_key(id) {
+                // It came to its end after it was requeued, or was delivered: there is nothing left to do.
+                let over = self.settled.get(id).is_some_and(|settled| settled.delivered || settled.position > *position);
+                if !over && !self.open.contains_key(id) {
                     self.settled.remove(id);
                     self.put_open(receipt, active);
                 }
@@ -142,8 +144,9 @@ impl Seen {
         }
     }
 
-    fn remember(&mut self, id: Uuid, at: Duration, delivered: bool) {
-        self.settled.insert(id, Settled { at, delivered });
+    fn remember(&mut self, receipt: &Followed) {
+        let (id, at, position) = (receipt.delivery_id, receipt.settled_at, receipt.position);
+        self.settled.insert(id, Settled { at, delivered: receipt.fate == Fate::Delivered, position });
         self.by_age.push_back((at, id));
         if self.by_age.len() > self.most {
             self.forget_oldest();

@@ -64,6 +64,8 @@ pub(crate) struct Vendor {
     pub(crate) requests: Vec<Request>,
     /// Deliveries in the order of their first effects.
     pub(crate) order: Vec<u64>,
+    /// A person has made it say what it means: what it failed at for ever, it refuses.
+    pub(crate) mended: bool,
     /// Requests that were answered with silence, or whose answer nobody can have got.
     pub(crate) silent: HashMap<Uuid, usize>,
 }
@@ -77,6 +79,7 @@ impl Vendor {
             effects: HashMap::new(),
             requests: vec![],
             order: vec![],
+            mended: false,
             silent: HashMap::new(),
         }
     }
@@ -129,6 +132,7 @@ impl Vendor {
         match nature {
             Nature::Refused => failed(Outcome::Rejected { reason: reason() }),
             Nature::Forbidden => failed(Outcome::Denied { reason: reason() }),
+            Nature::Poison | Nature::Forbidden if self.mended => failed(Outcome::Rejected { reason: reason() }),
             Nature::Poison => failed(Outcome::Transient { reason: reason() }),
             Nature::Plain | Nature::Unwanted => {
                 self.act(request);

@@ -162,7 +162,7 @@ impl Line {
         };
         // The same delivery under another key: one of them at a time.
         let promised_elsewhere = partition.seen.intent(id).is_some_and(|intent| intent.origin != origin);
-        if partition.under_way.contains(&id) || promised_elsewhere {
+        if partition.under_way.contains(&id) || promised_elsewhere || self.is_out_for(at, partition, key, id) {
             self.pace.give_back(false);
             partition.keys.stand(key, Stand::Waiting(now + REPETITION));
             return;
@@ -240,6 +240,15 @@ impl Line {
             Some(at) => actions.push(Action::Fetch { call, at, position }),
             None => self.go(partition, call, now, random, actions),
         }
+    }
+
+    /// Another record of the key was sent before the partition was read again, and its answer is still to come.
+    fn is_out_for(&self, at: &TopicPartition, partition: &Partition, key: KeyId, id: Uuid) -> bool {
+        !partition.remembered.is_empty()
+            && self.calls.values().any(|call| {
+                let same = call.key == key && call.at == *at && call.epoch == partition.epoch;
+                same && call.restore != partition.restore && call.id != id
+            })
     }
 
     fn is_past_window(&self, unsure_since: Option<Duration>, now: Duration) -> bool {

@@ -97,15 +97,15 @@ impl Partition {
         self.under_way.clear();
         let known = std::mem::take(&mut self.outcomes).into_values();
         for conclusion in known.chain(std::mem::take(&mut self.committing).into_values()) {
-            let remembered = match (conclusion.ended, conclusion.fate) {
-                (_, Fate::Skipped(SkipReason::Duplicate)) => continue,
-                (Some(ended), _) => Remembered::Ended(ended),
+            match (conclusion.ended, conclusion.fate) {
+                (_, Fate::Skipped(SkipReason::Duplicate)) => {}
+                (Some(ended), _) => _ = self.remembered.insert(conclusion.id, Remembered::Ended(ended)),
                 // A promise of somebody before us, of which nobody knows more than that.
-                (None, Fate::Dead(DeadReason::NoAnswer)) => continue,
-                // Decided without the sink: it will be decided again, and whatever was promised had no effect.
-                (None, _) => Remembered::NoEffect,
-            };
-            self.remembered.insert(conclusion.id, remembered);
+                (None, Fate::Dead(DeadReason::NoAnswer)) => {}
+                // Decided without the sink: it will be decided again, and whatever was promised had no effect, as far as
+                // is known.
+                (None, _) => _ = self.remembered.entry(conclusion.id).or_insert(Remembered::NoEffect),
+            }
         }
     }
 
@@ -353,8 +353,11 @@ impl Partition {
         }
         let due = now + retry::parked_pause(conclusion.attempts, random);
         match (place, fate) {
-            (Place::Window(_), Fate::Parked) => self.keys.parked(key, id, due),
-            (Place::Window(_), Fate::Dead(_)) => self.keys.settled(key),
+            (Place::Window(_), Fate::Parked) => {
+                self.keys.parked(key, id);
+                self.committed_for(key, Stand::Waiting(due));
+            }
+            (Place::Window(_), Fate::Dead(_)) => self.committed_for(key, Stand::Ready),
             (Place::Window(_), _) => {}
             (Place::Open(_), Fate::Parked) => {
                 self.keys.stand(key, Stand::Waiting(due));
@@ -363,6 +366,16 @@ impl Partition {
                 self.keys.stand(key, Stand::Waiting(due));
             }
             (Place::Open(_), _) => self.keys.advance(key, place),
+        }
+    }
+
+    /// A key may have waited for a commit, and goes on unless it waits for another one.
+    fn committed_for(&mut self, key: KeyId, stand: Stand) {
+        self.keys.go_on_if_idle(key);
+        let Some(queue) = self.keys.get(key).filter(|queue| queue.stand == Stand::Settling) else { return };
+        let Some((place, _)) = queue.head() else { return };
+        if !self.outcomes.contains_key(&place) && !self.committing.contains_key(&place) {
+            self.keys.stand(key, stand);
         }
     }
 
