@@ -130,9 +130,9 @@ impl Vendor {
             Mood::Well => {}
         }
         match nature {
+            Nature::Poison | Nature::Forbidden if self.mended => failed(Outcome::Rejected { reason: reason() }),
             Nature::Refused => failed(Outcome::Rejected { reason: reason() }),
             Nature::Forbidden => failed(Outcome::Denied { reason: reason() }),
-            Nature::Poison | Nature::Forbidden if self.mended => failed(Outcome::Rejected { reason: reason() }),
             Nature::Poison => failed(Outcome::Transient { reason: reason() }),
             Nature::Plain | Nature::Unwanted => {
                 self.act(request);
