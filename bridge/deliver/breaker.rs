@@ -108,14 +108,7 @@ impl Breaker {
     }
 
     /// A call failed in a way that may be the sink's. `probe`: it was sent to find out.
-    pub(super) fn failed(
-        &mut self,
-        key: KeyId,
-        outcome: &Outcome,
-        probe: bool,
-        now: Duration,
-        random: f64,
-    ) -> Verdict {
+    pub(super) fn failed(&mut self, key: KeyId, outcome: &Outcome, probe: bool, now: Duration, random: f64) -> Verdict {
         if let Some(open) = &mut self.open {
             if probe {
                 open.failures = open.failures.saturating_add(1);
@@ -257,7 +250,7 @@ mod tests {
         let mut now = Duration::ZERO;
         for _ in 0..4 {
             let due = breaker.due().unwrap();
-            waits.push((due - now).as_secs());
+            waits.push(due.saturating_sub(now).as_secs());
             now = due;
             assert_eq!(breaker.gate(now), Gate::Probe);
             breaker.probing();

@@ -8,6 +8,9 @@
 //!   attempt:  decode ▶ route ▶ where ▶ consent ▶ map ▶ sink
 //! ```
 //!
+//! `machine` is what sinks get that cannot keep their offsets in one transaction with their effects: keys that wait and
+//! park alone, receipts, four guarantees. Nothing wires it yet; `tests/sim` drives it.
+//!
 //! The loop below only carries steps in and actions out; every decision is in `flow`. An event that the sink refuses
 //! holds its partition and is tried again for ever: it is never skipped.
 
@@ -40,8 +43,8 @@ use self::attempt::Context;
 pub use self::attempt::{Filter, Map, Policy};
 pub use self::flow::State;
 use self::flow::{Action, Flow, Notice, Settled, Step};
-pub use self::route::{Route, Routes};
 pub use self::keys::KeyId;
+pub use self::route::{Route, Routes};
 pub use self::settle::{DeadReason, Fate, Followed, Progress, Receipt, Transaction, TxnAnswer};
 pub use self::window::Limits;
 use crate::causes::chain;

@@ -104,8 +104,8 @@ mod tests {
 
     use super::*;
 
-    fn rate(count: u32, seconds: u64) -> Option<Rate> {
-        Some(Rate { count: NonZeroU32::new(count).unwrap(), per: Duration::from_secs(seconds) })
+    fn rate(count: u32, seconds: u64) -> Rate {
+        Rate { count: NonZeroU32::new(count).unwrap(), per: Duration::from_secs(seconds) }
     }
 
     #[test]
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn over_any_stretch_of_time_the_rate_holds_but_for_the_burst() {
-        let mut pace = Pace::new(1_000, rate(200, 1));
+        let mut pace = Pace::new(1_000, Some(rate(200, 1)));
         let mut sent = 0;
         for millisecond in 0..10_000 {
             while pace.take(Duration::from_millis(millisecond)) {
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_next_token_is_waited_for_and_then_there() {
-        let mut pace = Pace::new(10, rate(10, 300));
+        let mut pace = Pace::new(10, Some(rate(10, 300)));
         assert!(pace.take(Duration::ZERO) && !pace.take(Duration::ZERO));
         let due = pace.due(Duration::ZERO).unwrap();
         assert!(due > Duration::from_secs(29) && due < Duration::from_secs(31), "{due:?}");
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn what_was_not_sent_costs_no_token() {
-        let mut pace = Pace::new(10, rate(10, 300));
+        let mut pace = Pace::new(10, Some(rate(10, 300)));
         for _ in 0..5 {
             assert!(pace.take(Duration::ZERO));
             pace.give_back(false);

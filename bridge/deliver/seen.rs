@@ -85,7 +85,9 @@ impl Seen {
     pub(super) fn take(&mut self, receipt: &Followed, active: Duration) {
         let Followed { delivery_id: id, origin, position, fate, .. } = receipt;
         match fate {
-            Fate::Intent => _ = self.intents.insert(*id, Intent { origin: *origin, writer: receipt.writer, position: *position }),
+            Fate::Intent => {
+                _ = self.intents.insert(*id, Intent { origin: *origin, writer: receipt.writer, position: *position });
+            }
             Fate::Delivered | Fate::Skipped(_) | Fate::Dead(_) => {
                 // Under another key its repetition may have got there first, and is then still to be settled itself.
                 if self.open.get(id).is_some_and(|open| open.origin == *origin) {
@@ -105,7 +107,8 @@ impl Seen {
             }
             Fate::Requeued => {
                 // It came to its end after it was requeued, or was delivered: there is nothing left to do.
-                let over = self.settled.get(id).is_some_and(|settled| settled.delivered || settled.position > *position);
+                let over =
+                    self.settled.get(id).is_some_and(|settled| settled.delivered || settled.position > *position);
                 if !over && !self.open.contains_key(id) {
                     self.settled.remove(id);
                     self.put_open(receipt, active);

@@ -185,7 +185,7 @@ mod tests {
 
     fn window(offsets: impl IntoIterator<Item = i64>) -> Window {
         let mut window = Window::new(LIMITS);
-        offsets.into_iter().for_each(|offset| window.take(record(offset)));
+        offsets.into_iter().for_each(|offset| _ = window.take(record(offset)));
         window
     }
 
@@ -204,7 +204,7 @@ mod tests {
             let all: Vec<i64> = gaps.iter().scan(0, |at, gap| { *at += gap; Some(*at) }).collect();
             let mut window = window(all.iter().copied());
             let mut left = all.clone();
-            let mut settled = std::collections::BTreeSet::new();
+            let mut settled = BTreeSet::new();
             let stop_after = order.index(all.len()) + 1;
             for pick in shuffle.iter().cycle().take(stop_after) {
                 let offset = left.remove(pick.index(left.len()));

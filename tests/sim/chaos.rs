@@ -65,7 +65,8 @@ fn append(world: &mut World) {
 }
 
 fn someone(world: &mut World) -> Option<Life> {
-    let lives: Vec<_> = world.processes.values().filter(|process| !process.frozen).map(|process| process.life).collect();
+    let lives: Vec<_> =
+        world.processes.values().filter(|process| !process.frozen).map(|process| process.life).collect();
     if lives.is_empty() { None } else { Some(lives[world.chance.index(lives.len())]) }
 }
 
@@ -140,13 +141,26 @@ fn freeze(world: &mut World) {
 /// A person sends a dead letter again.
 fn replay(world: &mut World) {
     let partition = world.chance.index(world.partitions());
-    let dead: Vec<_> = world.kafka.history(partition).into_iter().filter(|(_, receipt)| matches!(receipt.fate, Fate::Dead(_))).collect();
+    let dead: Vec<_> = world
+        .kafka
+        .history(partition)
+        .into_iter()
+        .filter(|(_, receipt)| matches!(receipt.fate, Fate::Dead(_)))
+        .collect();
     if dead.is_empty() {
         return;
     }
     let mut chance = Chance::new(world.chance.next());
     let (_, receipt) = &dead[chance.index(dead.len())];
-    let again = Receipt { fate: Fate::Requeued, attempts: 0, age: Duration::ZERO, unsure_since: None, writer: 0, settled_at: world.now, ..receipt.clone() };
+    let again = Receipt {
+        fate: Fate::Requeued,
+        attempts: 0,
+        age: Duration::ZERO,
+        unsure_since: None,
+        writer: 0,
+        settled_at: world.now,
+        ..receipt.clone()
+    };
     *world.requeued.entry(receipt.delivery_id).or_default() += 1;
     world.kafka.write_plain(partition, again);
     world.count("requeued");

@@ -92,7 +92,14 @@ impl Kafka {
     }
 
     /// Appends an event; `gap` offsets before it are taken by something that no reader sees.
-    pub(crate) fn append(&mut self, partition: usize, number: u64, delivery_id: Uuid, key: Option<Vec<u8>>, gap: i64) -> i64 {
+    pub(crate) fn append(
+        &mut self,
+        partition: usize,
+        number: u64,
+        delivery_id: Uuid,
+        key: Option<Vec<u8>>,
+        gap: i64,
+    ) -> i64 {
         let offset = self.ends[partition] + gap;
         self.ends[partition] = offset + 1;
         self.events[partition].push(Event { offset, number, delivery_id, key });
@@ -113,7 +120,13 @@ impl Kafka {
     }
 
     /// `false`: fenced.
-    pub(crate) fn produce(&mut self, life: Life, epoch: u64, receipts: &[(usize, Receipt)], now: Duration) -> Option<Vec<i64>> {
+    pub(crate) fn produce(
+        &mut self,
+        life: Life,
+        epoch: u64,
+        receipts: &[(usize, Receipt)],
+        now: Duration,
+    ) -> Option<Vec<i64>> {
         let producer = &mut self.producers[life.slot];
         if producer.epoch != epoch {
             return None;
@@ -190,9 +203,7 @@ impl Kafka {
         let log = &self.receipts[partition];
         let read = log.iter().enumerate().take(to).skip(from);
         let committed = read.filter(|(_, written)| written.visible == Visible::Committed);
-        committed
-            .filter_map(|(at, written)| Some((i64::try_from(at).unwrap(), written.receipt.clone()?)))
-            .collect()
+        committed.filter_map(|(at, written)| Some((i64::try_from(at).unwrap(), written.receipt.clone()?))).collect()
     }
 
     /// All committed receipts of a partition, in order.

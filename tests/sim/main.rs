@@ -10,7 +10,9 @@
 mod chance;
 mod chaos;
 mod check;
+mod group;
 mod kafka;
+mod logs;
 mod vendor;
 mod world;
 

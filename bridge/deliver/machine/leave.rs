@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::partition::Partition;
 use super::step::{Action, Notice};
-use super::{Line, Machine};
+use super::{Line, Machine, Turn};
 use crate::kafka::TopicPartition;
 
 /// How long calls and the last commit may take when partitions are revoked: the poll thread waits 2.5 s, and the group
@@ -24,25 +24,18 @@ pub(super) struct Revocation {
 }
 
 impl Machine {
-    pub(super) fn revoked(
-        &mut self,
-        ticket: u64,
-        partitions: Vec<TopicPartition>,
-        lost: bool,
-        now: Duration,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn revoked(&mut self, ticket: u64, partitions: Vec<TopicPartition>, lost: bool, turn: &mut Turn<'_>) {
         if lost {
             for at in &partitions {
                 self.let_go(at);
             }
-            actions.push(Action::Released { ticket });
+            turn.act(Action::Released { ticket });
             return;
         }
         for at in &partitions {
-            self.hand_over(at, now);
+            self.hand_over(at, turn.now);
         }
-        self.revocations.push(Revocation { ticket, partitions, deadline: now + REVOKE_DEADLINE });
+        self.revocations.push(Revocation { ticket, partitions, deadline: turn.now + REVOKE_DEADLINE });
     }
 
     pub(super) fn stop(&mut self, now: Duration) {
@@ -69,33 +62,33 @@ impl Machine {
         }
     }
 
-    pub(super) fn finish_revocations(&mut self, now: Duration, actions: &mut Vec<Action>) {
+    pub(super) fn finish_revocations(&mut self, turn: &mut Turn<'_>) {
         for revocation in std::mem::take(&mut self.revocations) {
             let busy: Vec<_> = revocation.partitions.iter().filter(|at| self.is_busy(at)).cloned().collect();
-            if !busy.is_empty() && now < revocation.deadline && !self.commits.fenced {
+            if !busy.is_empty() && turn.now < revocation.deadline && !self.commits.fenced {
                 self.revocations.push(revocation);
                 continue;
             }
-            actions.extend(busy.into_iter().map(|at| Action::Tell(Notice::LetGo { at })));
+            turn.actions.extend(busy.into_iter().map(|at| Action::Tell(Notice::LetGo { at })));
             revocation.partitions.iter().for_each(|at| self.let_go(at));
-            actions.push(Action::Released { ticket: revocation.ticket });
+            turn.act(Action::Released { ticket: revocation.ticket });
         }
     }
 
-    pub(super) fn finish(&mut self, now: Duration, actions: &mut Vec<Action>) {
+    pub(super) fn finish(&mut self, turn: &mut Turn<'_>) {
         let fenced = self.commits.fenced;
         let stop_by = match self.stop_by {
             Some(stop_by) => stop_by,
-            None if fenced => now,
+            None if fenced => turn.now,
             None => return,
         };
         let busy: Vec<_> = self.partitions.keys().filter(|at| self.is_busy(at)).cloned().collect();
-        if !busy.is_empty() && now < stop_by && !fenced {
+        if !busy.is_empty() && turn.now < stop_by && !fenced {
             return;
         }
         self.finished = true;
-        actions.extend(busy.into_iter().map(|at| Action::Tell(Notice::LetGo { at })));
-        actions.push(Action::Finish { fenced });
+        turn.actions.extend(busy.into_iter().map(|at| Action::Tell(Notice::LetGo { at })));
+        turn.act(Action::Finish { fenced });
     }
 
     fn is_busy(&self, at: &TopicPartition) -> bool {

@@ -17,6 +17,7 @@
 //!   sent again by the same process.
 //! - `at_most_once` commits a promise before each first call. A promise without an answer is a dead letter for a person.
 
+mod answers;
 mod calls;
 mod leave;
 mod partition;
@@ -37,6 +38,23 @@ use crate::kafka::consume::AssignmentEpoch;
 
 /// Chance, in 0..1.
 pub type Random<'a> = &'a mut dyn FnMut() -> f64;
+
+/// One step: its time, its chance, and what comes of it.
+struct Turn<'a> {
+    now: Duration,
+    random: Random<'a>,
+    actions: Vec<Action>,
+}
+
+impl Turn<'_> {
+    fn chance(&mut self) -> f64 {
+        (self.random)()
+    }
+
+    fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+}
 
 /// A sink's state. Times are since the epoch, from a clock that does not go back while the process lives.
 #[derive(Debug)]
@@ -70,10 +88,10 @@ impl Machine {
 
     /// Takes what happened and says what to do.
     pub fn step(&mut self, input: Input, now: Duration, random: Random<'_>) -> Vec<Action> {
-        let mut actions = Vec::new();
+        let mut turn = Turn { now, random, actions: Vec::new() };
         self.now = now;
         match input {
-            Input::Assigned { epoch, partitions } => self.assigned(epoch, partitions, &mut actions),
+            Input::Assigned { epoch, partitions } => self.assigned(epoch, partitions, &mut turn),
             Input::Followed { at, epoch, restore, receipts, position } => {
                 let active = self.line.clock.read(now);
                 if let Some(partition) = self.current(&at, epoch, restore) {
@@ -83,7 +101,7 @@ impl Machine {
             Input::Restored { at, epoch, restore, next } => {
                 if let Some(partition) = self.current(&at, epoch, restore).filter(|partition| !partition.restored) {
                     partition.restored(next);
-                    actions.push(Action::Start { at, epoch, next });
+                    turn.act(Action::Start { at, epoch, next });
                 }
             }
             Input::Records(records) => {
@@ -95,21 +113,21 @@ impl Machine {
                 }
             }
             Input::Fetched { call, record } => {
-                self.line.fetched(&mut self.partitions, call, record, now, random, &mut actions);
+                self.line.fetched(&mut self.partitions, call, record, &mut turn);
             }
             Input::CallEnded { call, ended, sent } => {
-                self.line.ended(&mut self.partitions, call, ended, sent, now, random, &mut actions);
+                self.line.ended(&mut self.partitions, call, ended, sent, &mut turn);
             }
-            Input::Begun { txn, begun } => self.begun(txn, begun, now, random, &mut actions),
-            Input::TxnEnded { txn, answer } => self.txn_ended(txn, answer, now, random, &mut actions),
-            Input::Revoked { ticket, partitions, lost } => self.revoked(ticket, partitions, lost, now, &mut actions),
+            Input::Begun { txn, begun } => self.begun(txn, begun, &mut turn),
+            Input::TxnEnded { txn, answer } => self.txn_ended(txn, answer, &mut turn),
+            Input::Revoked { ticket, partitions, lost } => self.revoked(ticket, partitions, lost, &mut turn),
             Input::Paused => self.line.paused = true,
             Input::Resumed => self.line.paused = false,
             Input::Tick => {}
             Input::Stop => self.stop(now),
         }
-        self.proceed(now, random, &mut actions);
-        actions
+        self.proceed(&mut turn);
+        turn.actions
     }
 
     /// When [`Input::Tick`] is wanted next.
@@ -147,7 +165,7 @@ impl Machine {
         due.into_iter().chain(paced).min()
     }
 
-    fn assigned(&mut self, epoch: AssignmentEpoch, partitions: Vec<TopicPartition>, actions: &mut Vec<Action>) {
+    fn assigned(&mut self, epoch: AssignmentEpoch, partitions: Vec<TopicPartition>, turn: &mut Turn<'_>) {
         if self.stop_by.is_some() {
             // Whoever is next in the group gets them in a moment.
             return;
@@ -160,7 +178,7 @@ impl Machine {
             }
             self.partitions.insert(at.clone(), Partition::new(epoch, restore, &self.line.settings));
             let since = self.now.saturating_sub(self.line.settings.dedupe_window);
-            actions.push(Action::Restore { at, epoch, restore, since });
+            turn.act(Action::Restore { at, epoch, restore, since });
         }
     }
 
@@ -169,31 +187,31 @@ impl Machine {
     }
 
     /// Whatever has become possible or due.
-    fn proceed(&mut self, now: Duration, random: Random<'_>, actions: &mut Vec<Action>) {
+    fn proceed(&mut self, turn: &mut Turn<'_>) {
         if self.finished {
             return;
         }
         if self.stop_by.is_none() && !self.line.paused {
-            self.send(now, random, actions);
+            self.send(turn);
         }
-        self.line.clock.stand(self.line.paused || self.line.breaker.is_open(), now);
-        self.hold_records(actions);
-        self.begin(now, actions);
-        self.finish_revocations(now, actions);
-        self.finish(now, actions);
+        self.line.clock.stand(self.line.paused || self.line.breaker.is_open(), turn.now);
+        self.hold_records(turn);
+        self.begin(turn);
+        self.finish_revocations(turn);
+        self.finish(turn);
     }
 
     /// Sends what may be sent, each partition in its turn.
-    fn send(&mut self, now: Duration, random: Random<'_>, actions: &mut Vec<Action>) {
+    fn send(&mut self, turn: &mut Turn<'_>) {
         let Self { line, partitions, .. } = self;
         for (at, partition) in partitions.iter_mut().filter(|(_, partition)| partition.may_send()) {
-            partition.keys.wake(now);
-            line.unblock(at, partition, now, actions);
+            partition.keys.wake(turn.now);
+            line.unblock(at, partition, turn);
         }
         let mut sending: Vec<_> = partitions
             .iter_mut()
             .filter(|(_, partition)| {
-                partition.may_send() && (partition.keys.has_ready() || line.breaker.gate(now) == Gate::Probe)
+                partition.may_send() && (partition.keys.has_ready() || line.breaker.gate(turn.now) == Gate::Probe)
             })
             .collect();
         if sending.is_empty() {
@@ -206,13 +224,13 @@ impl Machine {
         while progress {
             progress = false;
             for (at, partition) in &mut sending {
-                progress |= line.send_one(at, partition, now, random, actions);
+                progress |= line.send_one(at, partition, turn);
             }
         }
     }
 
     /// Pauses partitions whose window is full, and resumes those with room.
-    fn hold_records(&mut self, actions: &mut Vec<Action>) {
+    fn hold_records(&mut self, turn: &mut Turn<'_>) {
         for (at, partition) in &mut self.partitions {
             if !partition.restored || partition.revoking {
                 continue;
@@ -221,10 +239,10 @@ impl Machine {
             let room = !self.line.paused && partition.window.has_room();
             if full && !partition.paused {
                 partition.paused = true;
-                actions.push(Action::Pause(at.clone()));
+                turn.act(Action::Pause(at.clone()));
             } else if room && partition.paused {
                 partition.paused = false;
-                actions.push(Action::Resume(at.clone()));
+                turn.act(Action::Resume(at.clone()));
             }
         }
     }

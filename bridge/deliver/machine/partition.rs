@@ -7,7 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::step::{Arrived, CallId, Ended, Settings};
-use crate::deliver::keys::{KeyId, Keys, Place, Stand};
+use crate::deliver::keys::{KeyId, Keys, Place, Queue, Stand};
 use crate::deliver::retry;
 use crate::deliver::seen::Seen;
 use crate::deliver::settle::{DeadReason, Fate, Followed};
@@ -98,10 +98,9 @@ impl Partition {
         let known = std::mem::take(&mut self.outcomes).into_values();
         for conclusion in known.chain(std::mem::take(&mut self.committing).into_values()) {
             match (conclusion.ended, conclusion.fate) {
-                (_, Fate::Skipped(SkipReason::Duplicate)) => {}
                 (Some(ended), _) => _ = self.remembered.insert(conclusion.id, Remembered::Ended(ended)),
-                // A promise of somebody before us, of which nobody knows more than that.
-                (None, Fate::Dead(DeadReason::NoAnswer)) => {}
+                // A repetition, which will be seen again; or a promise of somebody before us, of which nobody knows more.
+                (None, Fate::Skipped(SkipReason::Duplicate) | Fate::Dead(DeadReason::NoAnswer)) => {}
                 // Decided without the sink: it will be decided again, and whatever was promised had no effect, as far as
                 // is known.
                 (None, _) => _ = self.remembered.entry(conclusion.id).or_insert(Remembered::NoEffect),
@@ -186,12 +185,7 @@ impl Partition {
 
     /// Parks a key whose first record fails, if it has failed for long enough or is in too many others' way. Gives the
     /// first record.
-    pub(super) fn park_if_due(
-        &mut self,
-        key: KeyId,
-        settings: &Settings,
-        active: Duration,
-    ) -> Option<(i64, Uuid)> {
+    pub(super) fn park_if_due(&mut self, key: KeyId, settings: &Settings, active: Duration) -> Option<(i64, Uuid)> {
         let queue = self.keys.get(key)?;
         let (Place::Window(first), _) = queue.head()? else { return None };
         let since = queue.failing_since?;
@@ -280,7 +274,7 @@ impl Partition {
     pub(super) fn park_promises(&mut self, active: Duration) {
         let keys: Vec<_> = self.keys.idle().collect();
         for key in keys {
-            let Some((place, id)) = self.keys.get(key).and_then(|queue| queue.head()) else { continue };
+            let Some((place, id)) = self.keys.get(key).and_then(Queue::head) else { continue };
             let promised = self.seen.intent(id).is_some();
             if promised && matches!(place, Place::Window(_)) && self.remembered.contains_key(&id) {
                 self.park(key, active);

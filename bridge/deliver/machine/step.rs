@@ -181,14 +181,26 @@ pub enum Action {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// Nothing passes; the sink is held, and probed.
-    Held { outcome: Outcome },
+    Held {
+        outcome: Outcome,
+    },
     Recovered,
     /// The sink asked for a pause.
-    Throttled { until: Duration },
+    Throttled {
+        until: Duration,
+    },
     /// A key waits outside the window from now on.
-    Parked { at: TopicPartition, offset: i64, delivery_id: Uuid },
+    Parked {
+        at: TopicPartition,
+        offset: i64,
+        delivery_id: Uuid,
+    },
     /// Nobody knows whether a transaction was committed: its partitions are read again.
-    Unsure { partitions: Vec<TopicPartition> },
+    Unsure {
+        partitions: Vec<TopicPartition>,
+    },
     /// Something was still under way at the deadline.
-    LetGo { at: TopicPartition },
+    LetGo {
+        at: TopicPartition,
+    },
 }
