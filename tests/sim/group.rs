@@ -1,6 +1,6 @@
 //! Processes that come and go, and the group's coordinator, which learns of it late.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use hookbridge::deliver::machine::{Input, Machine};
@@ -180,7 +180,7 @@ impl World {
                 paused: false,
                 position: 0,
                 follows: None,
-                delivered: HashSet::new(),
+                delivered: HashMap::new(),
             };
             process.consumers.insert(*partition, consumer);
         }

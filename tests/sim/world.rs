@@ -1,6 +1,6 @@
 //! The world of one seed: Kafka, the vendor, processes that live, freeze and die, and everything that is on its way.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ pub(crate) struct Consumer {
     pub(crate) position: i64,
     /// Receipts followed so far, once restored, and under which restore.
     pub(crate) follows: Option<(u64, usize)>,
-    pub(crate) delivered: HashSet<Uuid>,
+    pub(crate) delivered: HashMap<Uuid, Duration>,
 }
 
 /// A call that is out.
@@ -323,7 +323,7 @@ impl World {
                     && let Some(consumer) = process.consumers.get_mut(&out.partition)
                     && consumer.epoch == out.epoch
                 {
-                    consumer.delivered.insert(out.id);
+                    consumer.delivered.insert(out.id, now);
                 }
                 if let Ended::Failed(hookbridge::outcome::Outcome::Throttled { after: Some(after) }) = ended {
                     process.not_before = process.not_before.max(now + *after);
@@ -471,10 +471,11 @@ impl World {
         self.soon(100, Event::Request(life, call, delivery_id, number));
     }
 
-    /// Whether the process has had this delivery's answer under its present assignment.
+    /// Whether the process has had this delivery's answer under its present assignment, and still has to remember it.
     pub(crate) fn has_delivered(&self, life: Life, record: &Record, id: Uuid) -> bool {
         let consumer = self.processes[&life].consumers.get(&usize::try_from(record.at.partition).unwrap());
-        consumer.is_some_and(|consumer| consumer.delivered.contains(&id))
+        let at = consumer.and_then(|consumer| consumer.delivered.get(&id));
+        at.is_some_and(|at| self.now <= *at + self.settings.dedupe_window)
     }
 
     pub(crate) fn epoch(&self, life: Life, record: &Record) -> Option<AssignmentEpoch> {

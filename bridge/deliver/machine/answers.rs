@@ -43,7 +43,8 @@ impl Line {
             self.calls.remove(&id);
             // Its partition was let go, and the next owner finds out by itself; or it is being read again, and the answer
             // waits for its record.
-            if let Some(partition) = partitions.get_mut(&at).filter(|partition| partition.epoch == epoch) {
+            let partition = partitions.get_mut(&at).filter(|partition| partition.epoch == epoch);
+            if let Some(partition) = partition.filter(|partition| !partition.seen.is_settled(delivery)) {
                 partition.remembered.insert(delivery, Remembered::Ended(ended));
             }
             return;

@@ -142,8 +142,11 @@ impl Line {
         probe: bool,
         turn: &mut Turn<'_>,
     ) {
+        let promise = partition.seen.intent(id);
+        // What was promised for this very record has to be settled by it.
         if let Place::Window(offset) = place
             && partition.repeats(id)
+            && promise.is_none_or(|promise| promise.origin != offset)
         {
             self.pace.give_back(false);
             partition.conclude_waiting(offset, id, key, Fate::Skipped(SkipReason::Duplicate));
@@ -155,13 +158,12 @@ impl Line {
             Place::Open(_) => partition.seen.open(id).map_or(0, |open| open.origin),
         };
         // The same delivery under another key: one of them at a time.
-        let promised_elsewhere = partition.seen.intent(id).is_some_and(|intent| intent.origin != origin);
+        let promised_elsewhere = promise.is_some_and(|promise| promise.origin != origin);
         if partition.under_way.contains(&id) || promised_elsewhere || self.is_out_for(at, partition, key, id) {
             self.pace.give_back(false);
             partition.keys.stand(key, Stand::Waiting(turn.now + REPETITION));
             return;
         }
-        let promise = partition.seen.intent(id);
         let mut promised = promise.is_some();
         let mut doomed = None;
         let mut known = None;
@@ -238,11 +240,10 @@ impl Line {
 
     /// Another record of the key was sent before the partition was read again, and its answer is still to come.
     fn is_out_for(&self, at: &TopicPartition, partition: &Partition, key: KeyId, id: Uuid) -> bool {
-        !partition.remembered.is_empty()
-            && self.calls.values().any(|call| {
-                let same = call.key == key && call.at == *at && call.epoch == partition.epoch;
-                same && call.restore != partition.restore && call.id != id
-            })
+        self.calls.values().any(|call| {
+            let elsewhen = call.key == key && call.restore != partition.restore && call.id != id;
+            elsewhen && call.epoch == partition.epoch && call.at == *at
+        })
     }
 
     fn is_past_window(&self, unsure_since: Option<Duration>, now: Duration) -> bool {
