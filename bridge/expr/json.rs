@@ -51,7 +51,7 @@ pub(super) fn plain(text: &str) -> Option<&str> {
     (!inside.as_bytes().contains(&b'\\')).then_some(inside)
 }
 
-/// Whether a value's text is what [`write`] would write, as far as that is seen at a glance.
+/// Whether a value's text is what [`write()`] would write, as far as that is seen at a glance.
 pub(super) fn is_compact(text: &str) -> bool {
     match text.as_bytes().first() {
         Some(b'"') => plain(text).is_some(),
