@@ -15,6 +15,10 @@ use tokio::runtime::Runtime;
 
 use crate::harness;
 
+/// Fewer events than there are bodies, which are sent over and over: each is forgotten before it comes again, and so none
+/// is a repeat. Deduplication does all of its work, in a memory that fits into a cache.
+const REMEMBERED: usize = 4_000;
+
 pub(crate) const SECRET: &str = "whsec_YmVuY2gtb25seS1zdG9yZWZyb250LXNlY3JldA==";
 const PARTITIONS: i32 = 16;
 const START: Duration = Duration::from_secs(60);
@@ -56,7 +60,7 @@ kafka:
   topic_prefix: {prefix}
   topic_defaults: {{ partitions: {PARTITIONS}, replication_factor: 1, min_insync_replicas: 1 }}
 registry: {{ url: "{registry}", auto_register: true, cache: cache }}
-ingest: {{ listen: "{address}" }}
+ingest: {{ listen: "{address}", dedupe: {{ max_entries: {REMEMBERED} }} }}
 admin: {{ listen: "{admin}" }}
 schemas: {schemas}
 events:
