@@ -28,8 +28,8 @@ impl KeyId {
 pub(super) enum Place {
     /// In the window, by its offset.
     Window(i64),
-    /// Parked or requeued: its offset was settled already, and the receipts hold it.
-    Open(Uuid),
+    /// Parked or requeued, by its origin: that offset was settled already, and the receipts hold the record.
+    Open(i64),
 }
 
 /// What a key is doing.
@@ -46,7 +46,7 @@ pub(super) enum Stand {
 #[derive(Debug)]
 pub(super) struct Queue {
     /// Parked and requeued records, in order: all before `window`.
-    open: VecDeque<Uuid>,
+    open: VecDeque<(i64, Uuid)>,
     window: VecDeque<(i64, Uuid)>,
     /// Records on their way from `window` to `open`.
     parking: usize,
@@ -73,8 +73,8 @@ impl Queue {
     }
 
     pub(super) fn head(&self) -> Option<(Place, Uuid)> {
-        if let Some(id) = self.open.front() {
-            return Some((Place::Open(*id), *id));
+        if let Some((origin, id)) = self.open.front() {
+            return Some((Place::Open(*origin), *id));
         }
         let (offset, id) = self.window.front().filter(|_| self.parking == 0)?;
         Some((Place::Window(*offset), *id))
@@ -124,19 +124,19 @@ impl Keys {
     }
 
     /// A parked or requeued record takes its turn, behind those that wait likewise; `due`, if it is the first.
-    pub(super) fn open(&mut self, key: KeyId, id: Uuid, due: Duration) {
+    pub(super) fn open(&mut self, key: KeyId, origin: i64, id: Uuid, due: Duration) {
         let idle = !self.queues.contains_key(&key);
-        self.queues.entry(key).or_insert_with(Queue::new).open.push_back(id);
+        self.queues.entry(key).or_insert_with(Queue::new).open.push_back((origin, id));
         if idle {
             self.stand(key, Stand::Waiting(due));
         }
     }
 
     /// A record that was on its way to be parked is parked.
-    pub(super) fn parked(&mut self, key: KeyId, id: Uuid) {
+    pub(super) fn parked(&mut self, key: KeyId, origin: i64, id: Uuid) {
         if let Some(queue) = self.queues.get_mut(&key) {
             queue.parking = queue.parking.saturating_sub(1);
-            queue.open.push_back(id);
+            queue.open.push_back((origin, id));
             if queue.open.len() == 1 && queue.stand == Stand::Settling {
                 queue.forgive();
             }
@@ -191,7 +191,9 @@ impl Keys {
             Place::Window(offset) if queue.window.front().is_some_and(|(first, _)| *first == offset) => {
                 queue.window.pop_front();
             }
-            Place::Open(id) if queue.open.front() == Some(&id) => _ = queue.open.pop_front(),
+            Place::Open(origin) if queue.open.front().is_some_and(|(first, _)| *first == origin) => {
+                queue.open.pop_front();
+            }
             _ => return,
         }
         queue.forgive();

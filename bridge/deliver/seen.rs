@@ -15,7 +15,7 @@ use crate::outcome::SkipReason;
 #[derive(Debug, Clone)]
 pub(super) struct Open {
     pub(super) key: KeyId,
-    pub(super) origin: i64,
+    pub(super) id: Uuid,
     /// Of the receipt that holds the record.
     pub(super) position: i64,
     pub(super) attempts: u32,
@@ -56,7 +56,9 @@ pub(super) struct Seen {
     most: usize,
     settled: HashMap<Uuid, Settled>,
     by_age: VecDeque<(Duration, Uuid)>,
-    open: HashMap<Uuid, Open>,
+    /// By origin: one delivery may be parked twice, under two keys.
+    open: BTreeMap<i64, Open>,
+    open_ids: HashMap<Uuid, usize>,
     open_positions: BTreeSet<i64>,
     intents: HashMap<Uuid, Intent>,
     /// Settled records at or beyond the committed offset, with their receipts.
@@ -73,7 +75,8 @@ impl Seen {
             most,
             settled: HashMap::new(),
             by_age: VecDeque::new(),
-            open: HashMap::new(),
+            open: BTreeMap::new(),
+            open_ids: HashMap::new(),
             open_positions: BTreeSet::new(),
             intents: HashMap::new(),
             beyond: BTreeMap::new(),
@@ -89,10 +92,7 @@ impl Seen {
                 _ = self.intents.insert(*id, Intent { origin: *origin, writer: receipt.writer, position: *position });
             }
             Fate::Delivered | Fate::Skipped(_) | Fate::Dead(_) => {
-                // Under another key its repetition may have got there first, and is then still to be settled itself.
-                if self.open.get(id).is_some_and(|open| open.origin == *origin) {
-                    self.close(*id);
-                }
+                self.close(*origin);
                 self.keep_promise(*id, *origin);
                 // A repetition says nothing of what it repeats.
                 if *fate != Fate::Skipped(SkipReason::Duplicate) {
@@ -109,7 +109,7 @@ impl Seen {
                 // It came to its end after it was requeued, or was delivered: there is nothing left to do.
                 let over =
                     self.settled.get(id).is_some_and(|settled| settled.delivered || settled.position > *position);
-                if !over && !self.open.contains_key(id) {
+                if !over && !self.open.contains_key(origin) {
                     self.settled.remove(id);
                     self.put_open(receipt, active);
                 }
@@ -124,13 +124,14 @@ impl Seen {
     }
 
     fn put_open(&mut self, receipt: &Followed, active: Duration) {
-        self.close(receipt.delivery_id);
+        self.close(receipt.origin);
+        *self.open_ids.entry(receipt.delivery_id).or_default() += 1;
         self.open_positions.insert(receipt.position);
         self.open.insert(
-            receipt.delivery_id,
+            receipt.origin,
             Open {
                 key: receipt.key,
-                origin: receipt.origin,
+                id: receipt.delivery_id,
                 position: receipt.position,
                 attempts: receipt.attempts,
                 age: receipt.age,
@@ -141,9 +142,14 @@ impl Seen {
         );
     }
 
-    fn close(&mut self, id: Uuid) {
-        if let Some(open) = self.open.remove(&id) {
-            self.open_positions.remove(&open.position);
+    fn close(&mut self, origin: i64) {
+        let Some(open) = self.open.remove(&origin) else { return };
+        self.open_positions.remove(&open.position);
+        if let Some(count) = self.open_ids.get_mut(&open.id) {
+            *count -= 1;
+            if *count == 0 {
+                self.open_ids.remove(&open.id);
+            }
         }
     }
 
@@ -187,19 +193,20 @@ impl Seen {
 
     /// The delivery was settled or is open: what comes with its id is a repetition.
     pub(super) fn knows(&self, id: Uuid) -> bool {
-        self.settled.contains_key(&id) || self.open.contains_key(&id)
+        self.settled.contains_key(&id) || self.open_ids.contains_key(&id)
     }
 
     pub(super) fn is_settled(&self, id: Uuid) -> bool {
         self.settled.contains_key(&id)
     }
 
-    pub(super) fn open(&self, id: Uuid) -> Option<&Open> {
-        self.open.get(&id)
+    /// Every repetition of it is settled already, or will be as one.
+    pub(super) fn is_open_id(&self, id: Uuid) -> bool {
+        self.open_ids.contains_key(&id)
     }
 
-    pub(super) fn is_open(&self, id: Uuid) -> bool {
-        self.open.contains_key(&id)
+    pub(super) fn open(&self, origin: i64) -> Option<&Open> {
+        self.open.get(&origin)
     }
 
     pub(super) fn open_count(&self) -> usize {
@@ -211,10 +218,8 @@ impl Seen {
     }
 
     /// Everything that is open, in the order of its origins: a receipt that was written again stands behind later ones.
-    pub(super) fn in_order(&self) -> Vec<(Uuid, Open)> {
-        let mut open: Vec<_> = self.open.iter().map(|(id, open)| (*id, open.clone())).collect();
-        open.sort_unstable_by_key(|(_, open)| open.origin);
-        open
+    pub(super) fn in_order(&self) -> impl Iterator<Item = (i64, &Open)> {
+        self.open.iter().map(|(origin, open)| (*origin, open))
     }
 
     /// The oldest receipt that a restore has to read once `next` is committed, however old it is.

@@ -177,7 +177,7 @@ impl Line {
         let active = self.clock.read(turn.now);
         let held = self.breaker.is_open();
         let Some(call) = self.calls.get_mut(&id) else { return };
-        let (key, place, delivery) = (call.key, call.place, call.id);
+        let (key, place) = (call.key, call.place);
         let mut failures = 0;
         let mut age = Duration::ZERO;
         if matches!(outcome, Outcome::Unknown { .. }) {
@@ -192,7 +192,9 @@ impl Line {
                 age = active.saturating_sub(*queue.failing_since.get_or_insert(active));
             }
         }
-        if let Some(open) = partition.seen.open(delivery).filter(|_| place == Place::Open(delivery)) {
+        if let Place::Open(origin) = place
+            && let Some(open) = partition.seen.open(origin)
+        {
             age = open.age(active);
         }
         if age >= self.settings.max_age && !held {
@@ -200,7 +202,7 @@ impl Line {
             self.conclude(partition, id, Fate::Dead(DeadReason::TooOld), detail, None, turn.now);
             return;
         }
-        if place == Place::Open(delivery) && !held {
+        if matches!(place, Place::Open(_)) && !held {
             let detail = outcome.reason().to_owned();
             self.conclude(partition, id, Fate::Parked, detail, None, turn.now);
             return;
@@ -250,7 +252,7 @@ impl Line {
         let failing_since = partition.keys.get(call.key).and_then(|queue| queue.failing_since);
         let mut conclusion = call.conclusion(fate, detail, record, None);
         conclusion.ended = ended;
-        conclusion.age = match partition.seen.open(call.id) {
+        conclusion.age = match partition.seen.open(call.origin) {
             Some(open) => open.age(active),
             None => failing_since.map_or(Duration::ZERO, |since| active.saturating_sub(since)),
         };

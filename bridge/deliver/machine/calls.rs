@@ -154,8 +154,7 @@ impl Line {
             return;
         }
         let origin = match place {
-            Place::Window(offset) => offset,
-            Place::Open(_) => partition.seen.open(id).map_or(0, |open| open.origin),
+            Place::Window(offset) | Place::Open(offset) => offset,
         };
         // The same delivery under another key: one of them at a time.
         let promised_elsewhere = promise.is_some_and(|promise| promise.origin != origin);
@@ -190,7 +189,7 @@ impl Line {
                 (attempts, unsure_since, 0, partition.window.get(offset).map(Arc::clone))
             }
             Place::Open(_) => {
-                let Some(open) = partition.seen.open(id) else {
+                let Some(open) = partition.seen.open(origin) else {
                     self.pace.give_back(false);
                     partition.keys.advance(key, place);
                     return;

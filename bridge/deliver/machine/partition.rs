@@ -115,12 +115,12 @@ impl Partition {
         if let Some(next) = next {
             self.seen.committed(next);
         }
-        for (id, open) in self.seen.in_order() {
-            self.keys.open(open.key, id, open.since + retry::parked_pause(open.attempts, 1.0));
+        for (origin, open) in self.seen.in_order() {
+            self.keys.open(open.key, origin, open.id, open.since + retry::parked_pause(open.attempts, 1.0));
         }
         // An open one that was settled before it was parked is still open: only its end decides.
         let seen = &self.seen;
-        self.remembered.retain(|id, _| !seen.knows(*id) || seen.open(*id).is_some());
+        self.remembered.retain(|id, _| !seen.is_settled(*id) || seen.is_open_id(*id));
     }
 
     /// Receipts were read. After the restore only a requeued one is news: all others are our own.
@@ -128,10 +128,10 @@ impl Partition {
         for receipt in receipts {
             if !self.restored {
                 self.seen.take(receipt, active);
-            } else if receipt.fate == Fate::Requeued && !self.seen.is_open(receipt.delivery_id) {
+            } else if receipt.fate == Fate::Requeued && self.seen.open(receipt.origin).is_none() {
                 self.seen.take(receipt, active);
-                if self.seen.is_open(receipt.delivery_id) {
-                    self.keys.open(receipt.key, receipt.delivery_id, now);
+                if self.seen.open(receipt.origin).is_some() {
+                    self.keys.open(receipt.key, receipt.origin, receipt.delivery_id, now);
                 }
             }
         }
@@ -348,7 +348,7 @@ impl Partition {
         let due = now + retry::parked_pause(conclusion.attempts, random);
         match (place, fate) {
             (Place::Window(_), Fate::Parked) => {
-                self.keys.parked(key, id);
+                self.keys.parked(key, origin, id);
                 self.committed_for(key, Stand::Waiting(due));
             }
             (Place::Window(_), Fate::Dead(_)) => self.committed_for(key, Stand::Ready),
