@@ -28,7 +28,7 @@ pub(crate) fn load(world: &mut World) {
         let number = 1_000_000 + world.now.as_secs();
         let partition = world.chance.index(world.partitions());
         let key = Some(format!("later {number}").into_bytes());
-        world.kafka.append(partition, number, Uuid::from_u128(u128::from(number)), key, 0);
+        world.kafka.append(partition, number, Uuid::from_u128(u128::from(number)), key, 0, world.now);
         world.poll_all();
         world.after(Duration::from_secs(120), Event::Load);
         return;
@@ -49,7 +49,7 @@ fn append(world: &mut World) {
             world.moved.insert(again.number);
             key = Some(b"another".to_vec());
         }
-        world.kafka.append(partition, again.number, again.delivery_id, key, gap);
+        world.kafka.append(partition, again.number, again.delivery_id, key, gap, world.now);
         return;
     }
     world.events += 1;
@@ -61,7 +61,7 @@ fn append(world: &mut World) {
         let key = world.chance.index(8);
         (key % partitions, Some(format!("key {key}").into_bytes()))
     };
-    world.kafka.append(partition, number, id, key, gap);
+    world.kafka.append(partition, number, id, key, gap, world.now);
 }
 
 fn someone(world: &mut World) -> Option<Life> {

@@ -1,9 +1,10 @@
 //! The promises, judged from outside: by what the vendor saw and what Kafka holds.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use hookbridge::config::Guarantee;
-use hookbridge::deliver::{DeadReason, Fate};
+use hookbridge::deliver::{DeadReason, Fate, Receipt};
 use hookbridge::kafka::Record;
 use hookbridge::outcome::SkipReason;
 use uuid::Uuid;
@@ -44,8 +45,10 @@ pub(crate) fn call(world: &mut World, life: Life, id: Uuid, number: u64, record:
         wrong.push(format!("{life:?} calls a held sink, with a probe out"));
     }
     if world.settings.guarantee == Guarantee::AtMostOnce {
-        let silent = world.vendor.silent.get(&id).copied().unwrap_or_default();
-        if silent > world.requeued.get(&id).copied().unwrap_or_default() {
+        let silent = world.vendor.silent.get(&id).map_or(&[][..], Vec::as_slice);
+        // What a sender repeats after the memory has run out is a new event.
+        let soon = silent.iter().filter(|at| world.now <= **at + world.settings.dedupe_window).count();
+        if soon > world.requeued.get(&id).copied().unwrap_or_default() {
             wrong.push(format!("{life:?} sends {number} again after silence"));
         }
     }
@@ -66,6 +69,7 @@ pub(crate) fn end(world: &mut World) {
             if receipt.fate == Fate::Dead(DeadReason::TooOld) {
                 let number = u64::from_be_bytes(receipt.record.value.clone().unwrap().try_into().unwrap());
                 excuse_age(world, number, receipt.record.key.as_deref(), &mut wrong);
+                tried_for_long_enough(world, partition, &receipt, &mut wrong);
             }
         }
         for event in &world.kafka.events[partition] {
@@ -96,6 +100,18 @@ fn excuse_age(world: &World, number: u64, key: Option<&[u8]>, wrong: &mut Vec<St
     });
     if !poisoned {
         wrong.push(format!("event {number} died of age, and nothing was wrong with it"));
+    }
+}
+
+/// An outage that holds the sink makes nobody older.
+fn tried_for_long_enough(world: &World, partition: usize, receipt: &Receipt, wrong: &mut Vec<String>) {
+    let came = world.kafka.events[partition].iter().find(|event| event.offset == receipt.offset).map(|event| event.at);
+    let (Some(came), Some((began, ended))) = (came, world.outage) else { return };
+    let held = receipt.settled_at.min(ended).saturating_sub(came.max(began));
+    let tried = receipt.settled_at.saturating_sub(came).saturating_sub(held);
+    // The sink is held a moment after the outage begins.
+    if tried + Duration::from_secs(60) < world.settings.max_age {
+        wrong.push(format!("the event at {partition}/{} died after {tried:?} without the outage", receipt.offset));
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) struct Event {
     pub(crate) number: u64,
     pub(crate) delivery_id: Uuid,
     pub(crate) key: Option<Vec<u8>>,
+    pub(crate) at: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,10 +100,11 @@ impl Kafka {
         delivery_id: Uuid,
         key: Option<Vec<u8>>,
         gap: i64,
+        at: Duration,
     ) -> i64 {
         let offset = self.ends[partition] + gap;
         self.ends[partition] = offset + 1;
-        self.events[partition].push(Event { offset, number, delivery_id, key });
+        self.events[partition].push(Event { offset, number, delivery_id, key, at });
         offset
     }
 

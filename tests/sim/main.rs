@@ -56,6 +56,7 @@ const WANTED: &[&str] = &[
     "key parked",
     "late EndTxn applied",
     "late EndTxn fenced",
+    "long outage",
     "let go",
     "parked",
     "paused by hand",
@@ -95,6 +96,9 @@ fn run(seed: u64, trace: bool) -> World {
             return world;
         }
     }
+    if world.chance.percent(15) {
+        endure(&mut world);
+    }
     heal(&mut world);
     let (person, rest) = (world.now + PERSON, world.now + REST);
     let mut looked = world.now;
@@ -118,6 +122,19 @@ fn run(seed: u64, trace: bool) -> World {
         check::end(&mut world);
     }
     world
+}
+
+/// Nothing but an outage that is longer than anything is tried for.
+fn endure(world: &mut World) {
+    let ends = world.now + world.settings.max_age * 2;
+    world.outage = Some((world.now, ends));
+    world.healed = true;
+    while world.now < ends && world.wrong.is_empty() {
+        world.vendor.mood = Mood::Misconfigured;
+        let Some(event) = world.next() else { break };
+        world.handle(event);
+    }
+    world.count("long outage");
 }
 
 fn heal(world: &mut World) {

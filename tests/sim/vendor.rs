@@ -67,7 +67,7 @@ pub(crate) struct Vendor {
     /// A person has made it say what it means: what it failed at for ever, it refuses.
     pub(crate) mended: bool,
     /// Requests that were answered with silence, or whose answer nobody can have got.
-    pub(crate) silent: HashMap<Uuid, usize>,
+    pub(crate) silent: HashMap<Uuid, Vec<Duration>>,
 }
 
 impl Vendor {
@@ -117,11 +117,11 @@ impl Vendor {
                     return failed(Outcome::Throttled { after });
                 }
                 3 => {
-                    *self.silent.entry(request.delivery_id).or_default() += 1;
+                    self.silent.entry(request.delivery_id).or_default().push(request.at);
                     return failed(Outcome::Unknown { reason: reason() });
                 }
                 4 if nature == Nature::Plain => {
-                    *self.silent.entry(request.delivery_id).or_default() += 1;
+                    self.silent.entry(request.delivery_id).or_default().push(request.at);
                     self.act(request);
                     return failed(Outcome::Unknown { reason: reason() });
                 }

@@ -144,6 +144,8 @@ pub(crate) struct World {
     pub(crate) coverage: BTreeMap<&'static str, u64>,
     pub(crate) wrong: Vec<String>,
     pub(crate) trace: bool,
+    /// A long one, at the end of the storm.
+    pub(crate) outage: Option<(Duration, Duration)>,
     /// Nothing goes wrong any more.
     pub(crate) healed: bool,
 }
@@ -167,7 +169,7 @@ impl World {
             rate,
             in_place: Duration::from_secs(5 + chance.below(30)),
             max_age: Duration::from_secs(3_600),
-            dedupe_window: Duration::from_secs(if chance.percent(20) { 300 } else { 86_400 }),
+            dedupe_window: Duration::from_secs(if chance.percent(20) { 20 } else { 86_400 }),
             vendor_window: Some(vendor_window),
             max_seen: 10_000,
             max_open: if chance.percent(10) { 4 } else { 1_000 },
@@ -193,6 +195,7 @@ impl World {
             coverage: BTreeMap::new(),
             wrong: vec![],
             trace,
+            outage: None,
             healed: false,
             chance,
         }

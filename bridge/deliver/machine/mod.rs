@@ -151,9 +151,10 @@ impl Machine {
     /// When a call may go out by the mere passing of time.
     fn next_call(&self) -> Option<Duration> {
         let mut sending = self.partitions.values().filter(|partition| partition.may_send());
+        let paced = self.line.pace.due(self.now);
         if self.line.breaker.is_open() {
             let waits = sending.any(|partition| partition.keys.has_ready() || partition.keys.due().is_some());
-            return self.line.breaker.due().filter(|_| waits).map(|due| due.max(self.line.pace.not_before()));
+            return self.line.breaker.due().zip(paced).filter(|_| waits).map(|(probe, paced)| probe.max(paced));
         }
         let mut ready = false;
         let mut due: Option<Duration> = None;
@@ -161,8 +162,7 @@ impl Machine {
             ready |= partition.keys.has_ready();
             due = due.into_iter().chain(partition.keys.due()).min();
         }
-        let paced = self.line.pace.due(self.now).filter(|_| ready);
-        due.into_iter().chain(paced).min()
+        due.into_iter().chain(paced.filter(|_| ready)).min()
     }
 
     fn assigned(&mut self, epoch: AssignmentEpoch, partitions: Vec<TopicPartition>, turn: &mut Turn<'_>) {
