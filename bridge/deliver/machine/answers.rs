@@ -193,9 +193,11 @@ impl Line {
             }
         }
         if let Place::Open(origin) = place
-            && let Some(open) = partition.seen.open(origin)
+            && let Some(open) = partition.seen.open_mut(origin)
         {
             age = open.age(active);
+            // While the sink is held no receipt says so.
+            open.unsure_since = call.unsure_since;
         }
         if age >= self.settings.max_age && !held {
             let detail = outcome.reason().to_owned();
