@@ -55,8 +55,6 @@ pub(super) struct Queue {
     pub(super) failures: u32,
     /// On the sink's own clock, which stands still while it is held.
     pub(super) failing_since: Option<Duration>,
-    /// Since when the first record may have had its effect, though nobody said so.
-    pub(super) unsure_since: Option<Duration>,
 }
 
 impl Queue {
@@ -68,7 +66,6 @@ impl Queue {
             stand: Stand::Settling,
             failures: 0,
             failing_since: None,
-            unsure_since: None,
         }
     }
 
@@ -98,7 +95,6 @@ impl Queue {
     fn forgive(&mut self) {
         self.failures = 0;
         self.failing_since = None;
-        self.unsure_since = None;
     }
 }
 

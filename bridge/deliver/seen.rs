@@ -209,10 +209,6 @@ impl Seen {
         self.open.get(&origin)
     }
 
-    pub(super) fn open_mut(&mut self, origin: i64) -> Option<&mut Open> {
-        self.open.get_mut(&origin)
-    }
-
     pub(super) fn open_count(&self) -> usize {
         self.open.len()
     }

@@ -158,8 +158,8 @@ fn effects(world: &World, number: u64, id: Uuid, fates: &[Fate], wrong: &mut Vec
             }
         }
         Guarantee::EffectivelyOnce => {
-            // A process that died may have taken its knowledge of an unanswered call with it; one that lives has not.
-            let twice = effects.windows(2).any(|pair| pair[0].life == pair[1].life);
+            // Who died, or lost the partition, may have taken its knowledge of an unanswered call with it.
+            let twice = effects.windows(2).any(|pair| pair[0].by == pair[1].by);
             let whole = world.settings.vendor_window.is_some_and(|window| window.as_secs() > 3_600);
             if (twice && again == 0) || (whole && effects.len() > 1) {
                 wrong.push(format!("event {number} had {} effects within the window", effects.len()));

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use hookbridge::deliver::machine::Ended;
+use hookbridge::kafka::consume::AssignmentEpoch;
 use hookbridge::outcome::{Outcome, SkipReason};
 use uuid::Uuid;
 
@@ -42,13 +43,14 @@ pub(crate) enum Nature {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Effect {
     pub(crate) at: Duration,
-    pub(crate) life: Life,
+    pub(crate) by: (Life, AssignmentEpoch),
 }
 
 /// A call, as it came in.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request {
-    pub(crate) life: Life,
+    /// The process, and under which assignment it sent this.
+    pub(crate) by: (Life, AssignmentEpoch),
     pub(crate) number: u64,
     pub(crate) delivery_id: Uuid,
     pub(crate) at: Duration,
@@ -148,7 +150,7 @@ impl Vendor {
             self.order.push(request.number);
         }
         if !known {
-            effects.push(Effect { at: request.at, life: request.life });
+            effects.push(Effect { at: request.at, by: request.by });
         }
     }
 }

@@ -21,6 +21,9 @@ pub(crate) const SESSION: Duration = Duration::from_secs(10);
 /// A transaction that is open for longer is aborted by its coordinator, which looks every few seconds.
 pub(crate) const TXN_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Ten times what any world takes: past it somebody turns in circles.
+const MAX_STEPS: u64 = 200_000;
+
 /// Records that one poll brings at most, and by which a window may be too full.
 pub(crate) const POLL: usize = 5;
 
@@ -36,7 +39,7 @@ pub(crate) enum Event {
     Begin(Life, TxnId),
     Step(Life, TxnId, Stage),
     Restore(Life, Restoring),
-    Request(Life, CallId, Uuid, u64),
+    Request(Life, AssignmentEpoch, CallId, Uuid, u64),
     Rejoin(Life),
     Kick(Life),
     Thaw(Life),
@@ -268,7 +271,7 @@ impl World {
             Event::Begin(life, txn) => self.begin(life, txn),
             Event::Step(life, txn, stage) => self.transact(life, txn, stage),
             Event::Restore(life, restoring) => self.restore(life, restoring),
-            Event::Request(life, call, id, number) => self.request(life, call, id, number),
+            Event::Request(life, epoch, call, id, number) => self.request((life, epoch), call, id, number),
             Event::Rejoin(life) => self.rejoin(life),
             Event::Kick(life) => self.kick(life),
             Event::Thaw(life) => self.thaw(life),
@@ -302,14 +305,14 @@ impl World {
         self.wrong.extend(back);
     }
 
-    pub(crate) fn request(&mut self, life: Life, call: CallId, delivery_id: Uuid, number: u64) {
-        let request = Request { life, number, delivery_id, at: self.now };
+    pub(crate) fn request(&mut self, by: (Life, AssignmentEpoch), call: CallId, delivery_id: Uuid, number: u64) {
+        let request = Request { by, number, delivery_id, at: self.now };
         let (ended, sent) = self.vendor.take(request, &mut self.chance);
         if let Ended::Failed(outcome) = &ended {
             self.count(outcome.class());
         }
         let most = if self.chance.percent(5) { 9_000 } else { 300 };
-        self.soon(most, Event::Input(life, Input::CallEnded { call, ended, sent }));
+        self.soon(most, Event::Input(by.0, Input::CallEnded { call, ended, sent }));
     }
 
     pub(crate) fn input(&mut self, life: Life, input: Input) {
@@ -319,6 +322,9 @@ impl World {
             println!("{:?} {life:?} <- {input:?}", self.now);
         }
         self.steps += 1;
+        if self.steps == MAX_STEPS {
+            self.wrong.push(format!("{life:?} does not come to rest: {input:?}"));
+        }
         match &input {
             Input::CallEnded { call, ended, .. } => {
                 if let Some(out) = process.calls.remove(call)
@@ -471,7 +477,7 @@ impl World {
         let epoch = process.consumers.get(&partition).map_or(AssignmentEpoch(0), |consumer| consumer.epoch);
         let probe = process.held;
         process.calls.insert(call, Out { id: delivery_id, key, partition, epoch, probe });
-        self.soon(100, Event::Request(life, call, delivery_id, number));
+        self.soon(100, Event::Request(life, epoch, call, delivery_id, number));
     }
 
     /// Whether the process has had this delivery's answer under its present assignment, and still has to remember it.

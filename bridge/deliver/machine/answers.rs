@@ -33,6 +33,7 @@ impl Line {
         let Some(call) = self.calls.get(&id) else { return };
         self.pace.give_back(sent);
         let (at, epoch, restore, key, delivery) = (call.at.clone(), call.epoch, call.restore, call.key, call.id);
+        let sent_at = call.sent_at;
         let partition = partitions.get_mut(&at).filter(|partition| partition.epoch == epoch);
         let Some(partition) = partition.filter(|partition| partition.restore == restore) else {
             if sent {
@@ -45,6 +46,9 @@ impl Line {
             // waits for its record.
             let partition = partitions.get_mut(&at).filter(|partition| partition.epoch == epoch);
             if let Some(partition) = partition.filter(|partition| !partition.seen.is_settled(delivery)) {
+                if matches!(ended, Ended::Failed(Outcome::Unknown { .. })) {
+                    partition.unsure.entry(delivery).or_insert(sent_at);
+                }
                 partition.remembered.insert(delivery, Remembered::Ended(ended));
             }
             return;
@@ -181,23 +185,21 @@ impl Line {
         let mut failures = 0;
         let mut age = Duration::ZERO;
         if matches!(outcome, Outcome::Unknown { .. }) {
-            // The sink's window may have begun as soon as it was sent.
-            call.unsure_since = call.unsure_since.or(Some(call.sent_at));
+            // The sink's window may have begun as soon as it was sent. No receipt says so yet.
+            let since = *partition.unsure.entry(call.id).or_insert(call.unsure_since.unwrap_or(call.sent_at));
+            call.unsure_since = Some(since);
         }
         if let Some(queue) = partition.keys.get_mut(key) {
             queue.failures = queue.failures.saturating_add(1);
             failures = queue.failures;
             if matches!(place, Place::Window(_)) {
-                queue.unsure_since = call.unsure_since;
                 age = active.saturating_sub(*queue.failing_since.get_or_insert(active));
             }
         }
         if let Place::Open(origin) = place
-            && let Some(open) = partition.seen.open_mut(origin)
+            && let Some(open) = partition.seen.open(origin)
         {
             age = open.age(active);
-            // While the sink is held no receipt says so.
-            open.unsure_since = call.unsure_since;
         }
         if age >= self.settings.max_age && !held {
             let detail = outcome.reason().to_owned();
@@ -213,7 +215,11 @@ impl Line {
         partition.remembered.insert(call.id, Remembered::NoEffect);
         let pause = retry::pause(outcome, failures, turn.chance());
         partition.keys.stand(key, Stand::Waiting(turn.now + pause));
-        self.park_if_due(&call.at, partition, key, turn);
+        if partition.revoking {
+            partition.park_what_is_known(active);
+        } else {
+            self.park_if_due(&call.at, partition, key, turn);
+        }
     }
 
     fn park_if_due(&mut self, at: &TopicPartition, partition: &mut Partition, key: KeyId, turn: &mut Turn<'_>) {

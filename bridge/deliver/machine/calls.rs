@@ -183,10 +183,8 @@ impl Line {
         }
         let (attempts, unsure_since, position, record) = match place {
             Place::Window(offset) => {
-                let queue = partition.keys.get(key);
-                let attempts = queue.map_or(0, |queue| queue.failures);
-                let unsure_since = queue.and_then(|queue| queue.unsure_since);
-                (attempts, unsure_since, 0, partition.window.get(offset).map(Arc::clone))
+                let attempts = partition.keys.get(key).map_or(0, |queue| queue.failures);
+                (attempts, None, 0, partition.window.get(offset).map(Arc::clone))
             }
             Place::Open(_) => {
                 let Some(open) = partition.seen.open(origin) else {
@@ -197,6 +195,7 @@ impl Line {
                 (open.attempts, open.unsure_since, open.position, None)
             }
         };
+        let unsure_since = unsure_since.or_else(|| partition.unsure.get(&id).copied());
         if doomed.is_none() && known.is_none() && self.is_past_window(unsure_since, turn.now) {
             doomed = Some(Fate::Dead(DeadReason::PastWindow));
         }

@@ -53,7 +53,7 @@ impl Machine {
         let Some(partition) = self.partitions.get_mut(at) else { return };
         partition.revoking = true;
         self.line.withdraw(at, partition);
-        partition.park_promises(self.line.clock.read(now));
+        partition.park_what_is_known(self.line.clock.read(now));
     }
 
     fn let_go(&mut self, at: &TopicPartition) {

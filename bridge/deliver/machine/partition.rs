@@ -66,6 +66,8 @@ pub(super) struct Partition {
     /// Deliveries that are being read, promised or sent.
     pub(super) under_way: HashSet<Uuid>,
     pub(super) remembered: HashMap<Uuid, Remembered>,
+    /// Since when a delivery may have had its effect, though nobody said so, and no receipt says it yet.
+    pub(super) unsure: HashMap<Uuid, Duration>,
 }
 
 impl Partition {
@@ -84,6 +86,7 @@ impl Partition {
             concluded: HashSet::new(),
             under_way: HashSet::new(),
             remembered: HashMap::new(),
+            unsure: HashMap::new(),
         }
     }
 
@@ -120,6 +123,7 @@ impl Partition {
         }
         // An open one that was settled before it was parked is still open: only its end decides.
         let seen = &self.seen;
+        self.unsure.retain(|id, _| !seen.is_settled(*id));
         self.remembered.retain(|id, _| !seen.is_settled(*id) || seen.is_open_id(*id));
     }
 
@@ -200,7 +204,7 @@ impl Partition {
     /// Parks a key: its records leave the window, in order.
     pub(super) fn park(&mut self, key: KeyId, active: Duration) -> Option<(i64, Uuid)> {
         let queue = self.keys.get(key)?;
-        let (failures, unsure_since) = (queue.failures, queue.unsure_since);
+        let failures = queue.failures;
         let age = queue.failing_since.map_or(Duration::ZERO, |since| active.saturating_sub(since));
         let is_first = matches!(queue.head(), Some((Place::Window(_), _)));
         let (seen, remembered) = (&self.seen, &self.remembered);
@@ -220,7 +224,8 @@ impl Partition {
                 && is_first
                 && let Some(conclusion) = self.outcomes.get_mut(&Place::Window(*offset))
             {
-                (conclusion.attempts, conclusion.age, conclusion.unsure_since) = (failures, age, unsure_since);
+                (conclusion.attempts, conclusion.age) = (failures, age);
+                conclusion.unsure_since = self.unsure.get(id).copied();
             }
         }
         self.keys.go_on_if_idle(key);
@@ -269,14 +274,15 @@ impl Partition {
         true
     }
 
-    /// The partition is being handed over: promises that were made, and known to have had no effect, are taken back by
-    /// parking, so that the next owner may try.
-    pub(super) fn park_promises(&mut self, active: Duration) {
+    /// The partition is being handed over, and parking tells the next owner what it could not know: that a promise had no
+    /// effect, or since when a delivery may have had one.
+    pub(super) fn park_what_is_known(&mut self, active: Duration) {
         let keys: Vec<_> = self.keys.idle().collect();
         for key in keys {
             let Some((place, id)) = self.keys.get(key).and_then(Queue::head) else { continue };
             let promised = self.seen.intent(id).is_some();
-            if promised && matches!(place, Place::Window(_)) && self.remembered.contains_key(&id) {
+            let known = self.unsure.contains_key(&id) || (promised && self.remembered.contains_key(&id));
+            if known && matches!(place, Place::Window(_)) {
                 self.park(key, active);
             }
         }
@@ -341,6 +347,7 @@ impl Partition {
         }
         if fate != Fate::Skipped(SkipReason::Duplicate) {
             self.concluded.remove(&id);
+            self.unsure.remove(&id);
         }
         if let Place::Window(offset) = place {
             self.window.settle(offset);
