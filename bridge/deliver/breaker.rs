@@ -87,6 +87,13 @@ impl Breaker {
         }
     }
 
+    /// There is nothing to probe with until then.
+    pub(super) fn postpone(&mut self, until: Duration) {
+        if let Some(open) = &mut self.open {
+            open.probe_at = open.probe_at.max(until);
+        }
+    }
+
     /// The sink took an event.
     pub(super) fn delivered(&mut self, key: KeyId) {
         self.deliveries += 1;

@@ -30,6 +30,24 @@ pub(super) enum Stage {
     Out,
 }
 
+/// The record that is next of its key.
+#[derive(Debug)]
+pub(super) struct Next {
+    pub(super) key: KeyId,
+    pub(super) place: Place,
+    pub(super) id: Uuid,
+    /// It is sent to see whether the sink answers.
+    probe: bool,
+}
+
+impl Next {
+    pub(super) fn origin(&self) -> i64 {
+        match self.place {
+            Place::Window(offset) | Place::Open(offset) => offset,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) at: TopicPartition,
@@ -116,9 +134,9 @@ impl Line {
         if gate == Gate::Shut || !self.pace.take(turn.now) {
             return false;
         }
-        let next = partition.keys.next_ready();
-        let next = if gate == Gate::Probe { next.or_else(|| partition.keys.next_probe()) } else { next };
-        let Some(key) = next else {
+        let probe = gate == Gate::Probe;
+        let ready = partition.keys.next_ready();
+        let Some(key) = ready.or_else(|| if probe { partition.keys.next_probe() } else { None }) else {
             self.pace.give_back(false);
             return false;
         };
@@ -127,66 +145,57 @@ impl Line {
             partition.keys.stand(key, Stand::Settling);
             return true;
         };
-        self.start(at, partition, key, place, id, gate == Gate::Probe, turn);
+        let next = Next { key, place, id, probe };
+        if partition.repeats_elsewhere(&next) {
+            self.pace.give_back(false);
+            partition.conclude_waiting(next.origin(), id, key, Fate::Skipped(SkipReason::Duplicate));
+            partition.keys.advance(key, place);
+            return true;
+        }
+        if self.has_to_wait(at, partition, &next) {
+            self.pace.give_back(false);
+            let until = turn.now + REPETITION;
+            partition.keys.stand(key, Stand::Waiting(until));
+            if probe {
+                // Else it would be tried again at once, and for ever.
+                self.breaker.postpone(until);
+            }
+            return true;
+        }
+        self.start(at, partition, &next, turn);
         true
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one decision, spread out once, and called once")]
-    fn start(
-        &mut self,
-        at: &TopicPartition,
-        partition: &mut Partition,
-        key: KeyId,
-        place: Place,
-        id: Uuid,
-        probe: bool,
-        turn: &mut Turn<'_>,
-    ) {
-        let promise = partition.seen.intent(id);
-        // What was promised for this very record has to be settled by it.
-        if let Place::Window(offset) = place
-            && partition.repeats(id)
-            && promise.is_none_or(|promise| promise.origin != offset)
+    /// The same delivery is under way under another key, or another record of this key is, from before the partition was
+    /// read again: one of them at a time.
+    fn has_to_wait(&self, at: &TopicPartition, partition: &Partition, next: &Next) -> bool {
+        let promised_elsewhere = partition.seen.intent(next.id).is_some_and(|promise| promise.origin != next.origin());
+        partition.under_way.contains(&next.id) || promised_elsewhere || self.is_out_for(at, partition, next)
+    }
+
+    /// Reads, promises or sends a record, whichever comes first.
+    fn start(&mut self, at: &TopicPartition, partition: &mut Partition, next: &Next, turn: &mut Turn<'_>) {
+        let Next { key, place, id, probe } = *next;
+        let remembered = partition.remembered.remove(&id);
+        if let Some(Remembered::Out(call)) = remembered
+            && self.calls.contains_key(&call)
         {
-            self.pace.give_back(false);
-            partition.conclude_waiting(offset, id, key, Fate::Skipped(SkipReason::Duplicate));
-            partition.keys.advance(key, place);
-            return;
-        }
-        let origin = match place {
-            Place::Window(offset) | Place::Open(offset) => offset,
-        };
-        // The same delivery under another key: one of them at a time.
-        let promised_elsewhere = promise.is_some_and(|promise| promise.origin != origin);
-        if partition.under_way.contains(&id) || promised_elsewhere || self.is_out_for(at, partition, key, id) {
-            self.pace.give_back(false);
-            partition.keys.stand(key, Stand::Waiting(turn.now + REPETITION));
-            return;
-        }
-        let mut promised = promise.is_some();
-        let mut doomed = None;
-        let mut known = None;
-        match partition.remembered.remove(&id) {
             // Still out, from before the partition was read again.
-            Some(Remembered::Out(call)) if self.calls.contains_key(&call) => {
-                self.pace.give_back(false);
-                self.adopt(call, partition, key, place, origin);
-                return;
-            }
-            Some(Remembered::Ended(ended)) => known = Some(ended),
-            Some(Remembered::NoEffect) if promise.is_none_or(|promise| promise.writer == self.writer) => {}
-            Some(Remembered::NoEffect | Remembered::Out(_)) | None if promised => {
-                doomed = Some(Fate::Dead(DeadReason::NoAnswer));
-                promised = false;
-            }
-            Some(_) | None => {}
+            self.pace.give_back(false);
+            self.adopt(call, partition, next);
+            return;
         }
+        let promise = partition.seen.intent(id);
+        let had_no_effect = matches!(remembered, Some(Remembered::NoEffect));
+        let known = if let Some(Remembered::Ended(ended)) = remembered { Some(ended) } else { None };
+        // Somebody's promise, of which we know nothing: our own would be remembered.
+        let broken = promise.is_some_and(|promise| !had_no_effect || promise.writer != self.writer) && known.is_none();
         let (attempts, unsure_since, position, record) = match place {
             Place::Window(offset) => {
                 let attempts = partition.keys.get(key).map_or(0, |queue| queue.failures);
                 (attempts, None, 0, partition.window.get(offset).map(Arc::clone))
             }
-            Place::Open(_) => {
+            Place::Open(origin) => {
                 let Some(open) = partition.seen.open(origin) else {
                     self.pace.give_back(false);
                     partition.keys.advance(key, place);
@@ -196,50 +205,52 @@ impl Line {
             }
         };
         let unsure_since = unsure_since.or_else(|| partition.unsure.get(&id).copied());
-        if doomed.is_none() && known.is_none() && self.is_past_window(unsure_since, turn.now) {
-            doomed = Some(Fate::Dead(DeadReason::PastWindow));
-        }
-        if matches!(place, Place::Open(_)) && partition.seen.is_settled(id) {
-            doomed = Some(Fate::Skipped(SkipReason::Duplicate));
-        }
-        self.numbers += 1;
-        let call = CallId(self.numbers);
-        let stage = Stage::Fetching;
-        let (at, epoch, restore) = (at.clone(), partition.epoch, partition.restore);
+        let doomed = if matches!(place, Place::Open(_)) && partition.seen.is_settled(id) {
+            Some(Fate::Skipped(SkipReason::Duplicate))
+        } else if broken {
+            Some(Fate::Dead(DeadReason::NoAnswer))
+        } else if known.is_none() && self.is_past_window(unsure_since, turn.now) {
+            Some(Fate::Dead(DeadReason::PastWindow))
+        } else {
+            None
+        };
         if probe {
             self.breaker.probing();
         }
+        self.numbers += 1;
+        let call = CallId(self.numbers);
         partition.under_way.insert(id);
-        let fetch = record.is_none().then(|| at.clone());
+        let is_at_hand = record.is_some();
         let entry = Call {
-            at,
-            epoch,
-            restore,
+            at: at.clone(),
+            epoch: partition.epoch,
+            restore: partition.restore,
             key,
             place,
             id,
-            origin,
+            origin: next.origin(),
             attempts,
             unsure_since,
             record,
-            stage,
+            stage: Stage::Fetching,
             probe,
             doomed,
-            promised,
+            promised: promise.is_some() && !broken,
             known,
             sent_at: turn.now,
         };
         self.calls.insert(call, entry);
-        match fetch {
-            Some(at) => turn.act(Action::Fetch { call, at, position }),
-            None => self.go(partition, call, turn),
+        if is_at_hand {
+            self.go(partition, call, turn);
+        } else {
+            turn.act(Action::Fetch { call, at: at.clone(), position });
         }
     }
 
     /// Another record of the key was sent before the partition was read again, and its answer is still to come.
-    fn is_out_for(&self, at: &TopicPartition, partition: &Partition, key: KeyId, id: Uuid) -> bool {
+    fn is_out_for(&self, at: &TopicPartition, partition: &Partition, next: &Next) -> bool {
         self.calls.values().any(|call| {
-            let elsewhen = call.key == key && call.restore != partition.restore && call.id != id;
+            let elsewhen = call.key == next.key && call.restore != partition.restore && call.id != next.id;
             elsewhen && call.epoch == partition.epoch && call.at == *at
         })
     }
@@ -249,13 +260,13 @@ impl Line {
         window.zip(unsure_since).is_some_and(|(window, since)| now.saturating_sub(since) >= window)
     }
 
-    fn adopt(&mut self, call: CallId, partition: &mut Partition, key: KeyId, place: Place, origin: i64) {
+    fn adopt(&mut self, call: CallId, partition: &mut Partition, next: &Next) {
         if let Some(entry) = self.calls.get_mut(&call) {
             entry.restore = partition.restore;
-            entry.key = key;
-            entry.place = place;
+            entry.key = next.key;
+            entry.place = next.place;
             // It may have been sent for a repetition of this record.
-            entry.origin = origin;
+            entry.origin = next.origin();
             partition.under_way.insert(entry.id);
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::calls::Next;
 use super::step::{Arrived, CallId, Ended, Settings};
 use crate::deliver::keys::{KeyId, Keys, Place, Queue, Stand};
 use crate::deliver::retry;
@@ -181,6 +182,13 @@ impl Partition {
     /// The delivery was settled, or is parked, or is about to be.
     pub(super) fn repeats(&self, id: Uuid) -> bool {
         self.seen.knows(id) || self.concluded.contains(&id)
+    }
+
+    /// The window's record repeats one that was settled, or will be. What was promised for this very record has to be settled
+    /// by it all the same.
+    pub(super) fn repeats_elsewhere(&self, next: &Next) -> bool {
+        let promised = || self.seen.intent(next.id).is_some_and(|promise| promise.origin == next.origin());
+        matches!(next.place, Place::Window(_)) && self.repeats(next.id) && !promised()
     }
 
     fn has_room_to_park(&self, settings: &Settings) -> bool {
