@@ -116,6 +116,8 @@ impl Line {
 
     fn answered(&mut self, turn: &mut Turn<'_>) {
         if self.breaker.answered() {
+            // A probe that is still out has nothing left to find out.
+            self.calls.values_mut().for_each(|call| call.probe = false);
             turn.act(Action::Tell(Notice::Recovered));
         }
     }

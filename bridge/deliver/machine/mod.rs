@@ -100,7 +100,7 @@ impl Machine {
             }
             Input::Restored { at, epoch, restore, next } => {
                 if let Some(partition) = self.current(&at, epoch, restore).filter(|partition| !partition.restored) {
-                    partition.restored(next);
+                    partition.restored(next, now);
                     turn.act(Action::Start { at, epoch, next });
                 }
             }

@@ -113,8 +113,9 @@ impl Partition {
     }
 
     /// The receipts were read: what is open takes its place, and records may come.
-    pub(super) fn restored(&mut self, next: Option<NextOffset>) {
+    pub(super) fn restored(&mut self, next: Option<NextOffset>, now: Duration) {
         self.restored = true;
+        self.seen.expire(now);
         self.window.restart(next);
         if let Some(next) = next {
             self.seen.committed(next);
