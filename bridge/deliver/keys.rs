@@ -262,10 +262,10 @@ impl Keys {
         self.ready.iter().any(|key| self.queues.get(key).is_some_and(|queue| queue.stand == Stand::Ready))
     }
 
-    /// Keys of which nothing is under way.
-    pub(super) fn idle(&self) -> impl Iterator<Item = KeyId> {
+    /// Keys of which nothing is under way, in an order that does not hang on a map's.
+    pub(super) fn idle(&self) -> BTreeSet<KeyId> {
         let idle = self.queues.iter().filter(|(_, queue)| matches!(queue.stand, Stand::Ready | Stand::Waiting(_)));
-        idle.map(|(key, _)| *key)
+        idle.map(|(key, _)| *key).collect()
     }
 
     pub(super) fn get(&self, key: KeyId) -> Option<&Queue> {

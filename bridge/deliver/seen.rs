@@ -63,6 +63,8 @@ pub(super) struct Seen {
     intents: HashMap<Uuid, Intent>,
     /// Settled records at or beyond the committed offset, with their receipts.
     beyond: BTreeMap<i64, i64>,
+    /// Requeued records that seemed to be delivered. A promise for one shows that its owner then remembered no delivery.
+    passed_over: BTreeMap<i64, Followed>,
     /// The next receipt to be read.
     followed: i64,
 }
@@ -80,6 +82,7 @@ impl Seen {
             open_positions: BTreeSet::new(),
             intents: HashMap::new(),
             beyond: BTreeMap::new(),
+            passed_over: BTreeMap::new(),
             followed: 0,
         }
     }
@@ -89,7 +92,11 @@ impl Seen {
         let Followed { delivery_id: id, origin, position, fate, .. } = receipt;
         match fate {
             Fate::Intent => {
-                _ = self.intents.insert(*id, Intent { origin: *origin, writer: receipt.writer, position: *position });
+                let intent = Intent { origin: *origin, writer: receipt.writer, position: *position };
+                self.intents.insert(*id, intent);
+                if let Some(requeued) = self.passed_over.remove(origin) {
+                    self.put_open(&requeued, active);
+                }
             }
             Fate::Delivered | Fate::Skipped(_) | Fate::Dead(_) => {
                 self.close(*origin);
@@ -109,7 +116,9 @@ impl Seen {
                 // It came to its end after it was requeued, or was delivered: there is nothing left to do.
                 let over =
                     self.settled.get(id).is_some_and(|settled| settled.delivered || settled.position > *position);
-                if !over && !self.open.contains_key(origin) {
+                if over {
+                    self.passed_over.insert(*origin, receipt.clone());
+                } else if !self.open.contains_key(origin) {
                     self.settled.remove(id);
                     self.put_open(receipt, active);
                 }
@@ -169,8 +178,9 @@ impl Seen {
         }
     }
 
-    /// Forgets what is older than the window.
+    /// Forgets what is older than the window; not while receipts are being read, which are all older than now.
     pub(super) fn expire(&mut self, now: Duration) {
+        self.passed_over.clear();
         while self.by_age.front().is_some_and(|(at, _)| *at + self.window < now) {
             self.forget_oldest();
         }

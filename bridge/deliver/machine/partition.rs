@@ -286,8 +286,7 @@ impl Partition {
     /// The partition is being handed over, and parking tells the next owner what it could not know: that a promise had no
     /// effect, or since when a delivery may have had one.
     pub(super) fn park_what_is_known(&mut self, active: Duration) {
-        let keys: Vec<_> = self.keys.idle().collect();
-        for key in keys {
+        for key in self.keys.idle() {
             let Some((place, id)) = self.keys.get(key).and_then(Queue::head) else { continue };
             let promised = self.seen.intent(id).is_some();
             let known = self.unsure.contains_key(&id) || (promised && self.remembered.contains_key(&id));
