@@ -129,7 +129,7 @@ impl Machine {
                 settled.push(conclusion.receipt(at, self.line.writer, turn.now));
             }
         }
-        for partition in self.partitions.values_mut() {
+        for partition in self.partitions.values_mut().filter(|partition| partition.restored) {
             if let Some(next) = partition.window.head() {
                 partition.seen.committed(next);
             }
