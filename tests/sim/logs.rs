@@ -132,6 +132,12 @@ impl World {
         self.soon(20, Event::Input(life, Input::TxnEnded { txn, answer }));
     }
 
+    /// A step of a transaction, most often at once, and sometimes so late that others overtake it.
+    fn slowly(&mut self, step: Event) {
+        let most = if !self.healed && self.chance.percent(5) { 12_000 } else { 20 };
+        self.soon(most, step);
+    }
+
     pub(crate) fn transact(&mut self, life: Life, txn: TxnId, stage: Stage) {
         let Some(process) = self.processes.get_mut(&life) else { return };
         let epoch = process.producer_epoch;
@@ -158,7 +164,7 @@ impl World {
                     .collect();
                 commit.positions = self.kafka.produce(life, epoch, &receipts, self.now).unwrap_or_default();
                 self.after(TXN_TIMEOUT + Duration::from_secs(3), Event::Expire(life.slot, epoch));
-                self.soon(20, Event::Step(life, txn, Stage::Offsets));
+                self.slowly(Event::Step(life, txn, Stage::Offsets));
             }
             Stage::Offsets => {
                 let progress = commit.transaction.progress.iter();
@@ -174,7 +180,7 @@ impl World {
                     self.count("generation refused");
                 }
                 if accepted && !unlucky {
-                    return self.soon(20, Event::Step(life, txn, Stage::End));
+                    return self.slowly(Event::Step(life, txn, Stage::End));
                 }
                 self.kafka.end(life.slot, false);
                 self.answer(life, txn, TxnAnswer::Aborted);
