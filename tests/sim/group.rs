@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use hookbridge::deliver::machine::{Input, Machine};
+use hookbridge::kafka::TopicPartition;
 use hookbridge::kafka::consume::AssignmentEpoch;
 
 use crate::chance::Chance;
@@ -87,8 +88,17 @@ impl World {
         self.tickets += 1;
         let (ticket, late) = (self.tickets, self.chance.millis(4_000));
         let partitions = had.iter().map(|partition| at(*partition)).collect();
-        self.after(late, Event::Input(life, Input::Revoked { ticket, partitions, lost: true }));
-        self.after(late + Duration::from_millis(1), Event::Rejoin(life));
+        self.after(late, Event::Lost(life, ticket, partitions));
+    }
+
+    /// The member learns that it is out, and is in again before it has told its machine.
+    pub(crate) fn lost(&mut self, life: Life, ticket: u64, partitions: Vec<TopicPartition>) {
+        let Some(process) = self.processes.get_mut(&life) else { return };
+        for partition in &partitions {
+            process.consumers.remove(&usize::try_from(partition.partition).unwrap());
+        }
+        self.tell(life, Input::Revoked { ticket, partitions, lost: true });
+        self.rejoin(life);
     }
 
     pub(crate) fn tell(&mut self, life: Life, input: Input) {
@@ -163,9 +173,7 @@ impl World {
         }
         let process = &self.processes[&life];
         let partitions = process.consumers.keys().map(|partition| at(*partition)).collect();
-        self.after(late, Event::Input(life, Input::Revoked { ticket, partitions, lost: true }));
-        // Its thaw may come later than that; then both wait for it.
-        self.after(SESSION + late, Event::Rejoin(life));
+        self.after(late, Event::Lost(life, ticket, partitions));
     }
 
     pub(crate) fn assign(&mut self, life: Life, partitions: Vec<usize>) {

@@ -40,7 +40,7 @@ pub(crate) enum Event {
     Step(Life, TxnId, Stage),
     Restore(Life, Restoring),
     Request(Life, AssignmentEpoch, CallId, Uuid, u64),
-    Rejoin(Life),
+    Lost(Life, u64, Vec<TopicPartition>),
     Kick(Life),
     Thaw(Life),
     Start(usize),
@@ -242,7 +242,8 @@ impl World {
             | Event::Wake(life)
             | Event::Begin(life, _)
             | Event::Step(life, ..)
-            | Event::Restore(life, _) => Some(*life),
+            | Event::Restore(life, _)
+            | Event::Lost(life, ..) => Some(*life),
             _ => None,
         };
         if let Some(life) = life {
@@ -272,7 +273,7 @@ impl World {
             Event::Step(life, txn, stage) => self.transact(life, txn, stage),
             Event::Restore(life, restoring) => self.restore(life, restoring),
             Event::Request(life, epoch, call, id, number) => self.request((life, epoch), call, id, number),
-            Event::Rejoin(life) => self.rejoin(life),
+            Event::Lost(life, ticket, partitions) => self.lost(life, ticket, partitions),
             Event::Kick(life) => self.kick(life),
             Event::Thaw(life) => self.thaw(life),
             Event::Start(slot) => self.start(slot),
@@ -338,11 +339,6 @@ impl World {
                     process.not_before = process.not_before.max(now + *after);
                 }
             }
-            Input::Revoked { partitions, lost: true, .. } => {
-                for partition in partitions {
-                    process.consumers.remove(&usize::try_from(partition.partition).unwrap());
-                }
-            }
             _ => {}
         }
         let chance = &mut process.chance;
@@ -387,6 +383,7 @@ impl World {
                 consumer(process, &at, &|consumer| {
                     if consumer.epoch == epoch {
                         consumer.started = true;
+                        consumer.paused = false;
                         consumer.position = next.map_or(0, NextOffset::get);
                     }
                 });

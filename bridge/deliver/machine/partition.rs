@@ -115,6 +115,8 @@ impl Partition {
     /// The receipts were read: what is open takes its place, and records may come.
     pub(super) fn restored(&mut self, next: Option<NextOffset>, now: Duration) {
         self.restored = true;
+        // It is about to be started, which resumes it.
+        self.paused = false;
         self.seen.expire(now);
         self.window.restart(next);
         if let Some(next) = next {

@@ -130,7 +130,8 @@ pub enum Action {
         restore: u64,
         since: Duration,
     },
-    /// Read records from here on; `None`: where the group has no offset, from the beginning.
+    /// Read records from here on, whether the partition is paused or not; `None`: where the group has no offset, from the
+    /// beginning.
     Start {
         at: TopicPartition,
         epoch: AssignmentEpoch,
