@@ -17,6 +17,7 @@
 mod attempt;
 mod breaker;
 mod consent;
+pub mod dead;
 mod flow;
 mod keys;
 pub mod machine;

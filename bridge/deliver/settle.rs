@@ -56,10 +56,7 @@ impl Fate {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Skipped(reason) => reason.name(),
-            Self::Dead(DeadReason::Rejected) => "rejected",
-            Self::Dead(DeadReason::TooOld) => "too_old",
-            Self::Dead(DeadReason::NoAnswer) => "no_answer",
-            Self::Dead(DeadReason::PastWindow) => "past_window",
+            Self::Dead(reason) => reason.name(),
             Self::Delivered | Self::Parked | Self::Requeued | Self::Intent => "",
         }
     }
