@@ -2,16 +2,20 @@
 //!
 //! librdkafka's linger is one number for a producer's whole life, and both ends of it are wrong: a lone record waits for
 //! company that does not come, or a crowd is written in requests of a few records each. So there is a producer for each
-//! end, and how much is in flight decides between them, record by record. What keeps the order of a key: its records
+//! end, and how much was in flight lately decides between them, record by record. What keeps the order of a key: its records
 //! change producers only while none of them is in flight. What keeps the order of a partition that is named: its records
 //! never change.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-/// Records in flight up to which nobody lingers. At a thousand a second one or two are; with 64 senders that wait for
+/// Records in flight, lately, up to which nobody lingers. At a thousand a second one or two are; with 64 senders that wait for
 /// their answers, some forty.
 const CALM: usize = 8;
+/// A crowd's records land together and leave a moment's calm, in which the next ones would be written one by one. So the
+/// most that was in flight counts, and loses a 64th with each record: 256 senders are a crowd for 200 records more,
+/// some ten milliseconds of what they send.
+const MEMORY: usize = 64;
 /// Keys are told apart by so many buckets: two keys in one only follow each other to the same producer. Four times as
 /// many as records in flight at 256 senders.
 const BUCKETS: usize = 1024;
@@ -41,6 +45,8 @@ impl Lane {
 /// Which lane each key's records are on.
 pub(super) struct Lanes {
     buckets: [AtomicU32; BUCKETS],
+    /// The most that was in flight lately, times [`MEMORY`].
+    crowd: AtomicUsize,
 }
 
 /// A record's place on a lane, to be given back once it has landed.
@@ -59,12 +65,12 @@ impl Place {
 
 impl Lanes {
     pub(super) fn new() -> Self {
-        Self { buckets: [const { AtomicU32::new(0) }; BUCKETS] }
+        Self { buckets: [const { AtomicU32::new(0) }; BUCKETS], crowd: AtomicUsize::new(0) }
     }
 
     /// The lane for a record of that key while so many records are in flight, this one among them.
     pub(super) fn enter(&self, key: Option<&[u8]>, in_flight: usize) -> Place {
-        let wanted = if in_flight > CALM { Lane::Busy } else { Lane::Calm };
+        let wanted = if self.lately(in_flight) > CALM { Lane::Busy } else { Lane::Calm };
         let Some(key) = key else { return Place { lane: wanted, bucket: None } };
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(key);
         let bucket = u16::try_from(hash % BUCKETS as u64).unwrap_or(0);
@@ -83,6 +89,14 @@ impl Lanes {
         }
     }
 
+    /// The most that was in flight lately. Two threads at once may lose one's word, which the next record says again.
+    fn lately(&self, in_flight: usize) -> usize {
+        let crowd = self.crowd.load(Ordering::Relaxed);
+        let crowd = (crowd - crowd.div_ceil(MEMORY)).max(in_flight.saturating_mul(MEMORY));
+        self.crowd.store(crowd, Ordering::Relaxed);
+        crowd / MEMORY
+    }
+
     pub(super) fn leave(&self, place: Place) {
         if let Some(state) = place.bucket.and_then(|bucket| self.buckets.get(usize::from(bucket))) {
             state.fetch_sub(1, Ordering::AcqRel);
@@ -93,6 +107,11 @@ impl Lanes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As many records without a key as make it calm again, nothing else being in flight.
+    fn calm_down(lanes: &Lanes) -> usize {
+        (0..).take_while(|_| lanes.enter(None, 1).lane == Lane::Busy).count()
+    }
 
     #[test]
     fn a_key_changes_lanes_only_while_nothing_of_it_is_in_flight() {
@@ -107,6 +126,7 @@ mod tests {
         lanes.leave(second);
         let third = lanes.enter(Some(b"a"), CALM + 1);
         assert_eq!(third.lane, Lane::Busy);
+        calm_down(&lanes);
         assert_eq!(lanes.enter(Some(b"a"), 1).lane, Lane::Busy);
         lanes.leave(third);
         lanes.leave(third);
@@ -114,10 +134,12 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_key_takes_the_lane_of_the_moment() {
+    fn a_crowd_is_one_for_a_while_after_its_records_have_landed_and_no_longer() {
         let lanes = Lanes::new();
-        for (in_flight, lane) in [(1, Lane::Calm), (CALM, Lane::Calm), (CALM + 1, Lane::Busy), (1, Lane::Calm)] {
-            assert_eq!(lanes.enter(None, in_flight).lane, lane);
-        }
+        assert_eq!(lanes.enter(None, CALM).lane, Lane::Calm);
+        assert_eq!(lanes.enter(None, 256).lane, Lane::Busy);
+        let after = calm_down(&lanes);
+        assert!((150..300).contains(&after), "{after} records");
+        assert_eq!(lanes.enter(None, 1).lane, Lane::Calm);
     }
 }
