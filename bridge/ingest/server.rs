@@ -242,7 +242,9 @@ where
             let under_way = UnderWay::begin(&pace, request.version());
             let answer = under_way.admitted.then(|| {
                 let request = request.map(|body| Arriving::new(body, &pace));
-                app(request, under_way.first_byte)
+                // On the heap, where the last request's was: hyper keeps what is returned here for as long as the
+                // connection lives, and it would be moved three times on its way there.
+                Box::pin(app(request, under_way.first_byte))
             });
             async move { Ok::<_, Infallible>(answered(under_way, answer).await) }
         }
