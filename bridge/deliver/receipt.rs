@@ -4,6 +4,7 @@
 //! without an allocation (Avro 1.12, "Binary Encoding"); one of another version goes by way of the Avro library.
 
 mod avro;
+mod settled;
 #[cfg(test)]
 mod tests;
 
@@ -13,6 +14,8 @@ use uuid::Uuid;
 use crate::schema::wire;
 
 use avro::{Reader, Writer};
+
+pub use settled::{followed, receipt_of, record_of};
 
 /// The schema, as it is registered under its record name.
 pub const SCHEMA: &str = include_str!("../../schemas/hookbridge/receipt/1.avsc");
@@ -66,11 +69,19 @@ pub struct Receipt<'a> {
     pub outcome: ReceiptOutcome,
     /// A bounded name; empty for a delivery.
     pub reason: &'a str,
+    /// What the sink said, for people.
+    pub message: &'a str,
     pub attempts: i32,
     pub vendor_reference: Option<&'a str>,
     /// Milliseconds since the epoch, as all instants here.
     pub received_at: Option<i64>,
     pub settled_at: i64,
+    /// For how long it had been failing, in milliseconds, without the time for which the sink was held.
+    pub failing_ms: i64,
+    /// Since when an attempt may have had its effect, though nobody said so.
+    pub unsure_since: Option<i64>,
+    /// Who wrote it, by a random number.
+    pub writer: i64,
     /// With a parked or requeued one.
     pub original: Option<Original<'a>>,
 }
@@ -111,10 +122,14 @@ impl<'a> Receipt<'a> {
         to.long(self.origin_offset);
         to.index(self.outcome as usize);
         to.bytes(self.reason.as_bytes());
+        to.bytes(self.message.as_bytes());
         to.long(i64::from(self.attempts));
         to.option(self.vendor_reference, |to, text| to.bytes(text.as_bytes()));
         to.option(self.received_at, Writer::long);
         to.long(self.settled_at);
+        to.long(self.failing_ms);
+        to.option(self.unsure_since, Writer::long);
+        to.long(self.writer);
         to.option(self.original.as_ref(), |to, original| {
             to.option(original.key, Writer::bytes);
             to.option(original.value, Writer::bytes);
@@ -147,10 +162,14 @@ impl<'a> Receipt<'a> {
             origin_offset: from.long("origin_offset")?,
             outcome: outcome(from.long("outcome")?)?,
             reason: from.text("reason")?,
+            message: from.text("message")?,
             attempts: from.int("attempts")?,
             vendor_reference: from.option("vendor_reference", Reader::text)?,
             received_at: from.option("received_at", Reader::long)?,
             settled_at: from.long("settled_at")?,
+            failing_ms: from.long("failing_ms")?,
+            unsure_since: from.option("unsure_since", Reader::long)?,
+            writer: from.long("writer")?,
             original: from.option("original", |from, _| original(from))?,
         };
         match from.0.len() {
@@ -177,10 +196,14 @@ impl<'a> Receipt<'a> {
                 .map(ReceiptOutcome::named)
                 .ok_or(expected("outcome", "symbol"))?,
             reason: get("reason").and_then(avro::text).unwrap_or_default(),
+            message: get("message").and_then(avro::text).unwrap_or_default(),
             attempts: int("attempts").unwrap_or_default(),
             vendor_reference: get("vendor_reference").and_then(avro::text),
             received_at: get("received_at").and_then(avro::long),
             settled_at: get("settled_at").and_then(avro::long).ok_or(expected("settled_at", "instant"))?,
+            failing_ms: get("failing_ms").and_then(avro::long).unwrap_or_default(),
+            unsure_since: get("unsure_since").and_then(avro::long),
+            writer: get("writer").and_then(avro::long).unwrap_or_default(),
             original: get("original").filter(|value| matches!(value, Value::Record(_))).map(avro::original),
         })
     }

@@ -7,6 +7,7 @@
 //!  transact ── records out and offsets, committed together: one thread a transactional id
 //!  restore  ── receipts in, up to their real ends, before anything is sent; then followed
 //!  read     ── records in without a group: given partitions from given offsets to an end, and on from there
+//!  fetch    ── single records, by partition and offset
 //!  admin    ── topics created and looked at, and `preflight`'s verdict on them
 //!  mock     ── librdkafka's in-process cluster, for `dev` only
 //!  difference ── what topics lack of what was planned, which `admin` mends
@@ -17,6 +18,7 @@ pub mod admin;
 pub mod client;
 pub mod consume;
 pub mod difference;
+pub mod fetch;
 pub mod mock;
 pub mod offset;
 pub mod peek;
@@ -36,6 +38,7 @@ pub use admin::{Admin, Cleanup, TopicOutcome, TopicPlan};
 pub use client::Client;
 pub use consume::{AssignmentEpoch, Consumer, Control, Event, Membership, StartAt, Trouble};
 pub use difference::{Change, Difference, TopicDifference};
+pub use fetch::Fetcher;
 pub use offset::NextOffset;
 pub use publish::{Health, Landing, Limits, Outgoing, Pending, Publisher, Ticket};
 pub use read::{Extent, Glimpse, Reader, Then};

@@ -29,7 +29,7 @@ const ASK_WITHIN: Duration = Duration::from_secs(5);
 /// Between two looks at what holds the restore up.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 
-/// Records in one [`Step::Records`], at most: the channel's cost is small from here on.
+/// Records looked at for one [`Step::Records`], at most: the channel's cost is small from here on.
 const CHUNK: usize = 2_000;
 
 /// Steps that may wait for the loop; with [`CHUNK`], and what librdkafka has fetched, this bounds the memory.
@@ -83,10 +83,10 @@ pub enum Step<T> {
     Waiting(Wait),
     /// What is committed for each partition; the restore begins from it.
     Committed(Vec<(i32, Committed)>),
-    /// In the order of their offsets in each partition.
-    Records(Vec<T>),
-    /// All that was there when the restore began has been told. More records may follow.
-    CaughtUp { partition: i32 },
+    /// In the order of their offsets in each partition; and, of each partition that was read, the offset to read next.
+    Records { records: Vec<T>, read_to: BTreeMap<i32, i64> },
+    /// All that was there when the restore began has been told, up to before `next`. More records may follow.
+    CaughtUp { partition: i32, next: i64 },
     /// It has ended and will say nothing more.
     Failed(Error),
 }
@@ -153,6 +153,31 @@ impl<T: Send + 'static> Restore<T> {
 /// Nobody listens any more, or the reader has failed for good.
 struct Ended;
 
+/// What was read and not yet told.
+struct Chunk<T> {
+    records: Vec<T>,
+    looked_at: usize,
+    read_to: BTreeMap<i32, i64>,
+    /// The same, and of what was told before.
+    all_read: BTreeMap<i32, i64>,
+}
+
+impl<T> Default for Chunk<T> {
+    fn default() -> Self {
+        Self { records: Vec::new(), looked_at: 0, read_to: BTreeMap::new(), all_read: BTreeMap::new() }
+    }
+}
+
+impl<T> Chunk<T> {
+    fn take(&mut self, partition: i32, offset: i64, kept: Option<T>) {
+        self.records.extend(kept);
+        self.looked_at += 1;
+        let next = NextOffset::after(offset).get();
+        self.read_to.insert(partition, next);
+        self.all_read.insert(partition, next);
+    }
+}
+
 struct Run<T> {
     source: Source,
     /// A member of no group: the name is only that of the committed offsets.
@@ -184,7 +209,7 @@ impl<T> Run<T> {
         let mut behind = Vec::new();
         for (&partition, &start) in &starts {
             if ends.get(&partition).is_some_and(|end| start >= *end) {
-                self.tell(Step::CaughtUp { partition })?;
+                self.tell(Step::CaughtUp { partition, next: start })?;
             } else {
                 behind.push(partition);
             }
@@ -289,27 +314,30 @@ impl<T> Run<T> {
         let place = |partition| Offset::Offset(starts.get(&partition).copied().unwrap_or(0));
         let assigned = list(receipts, &self.source.partitions, place).and_then(|list| self.reader.assign(&list));
         assigned.or_else(|error| self.fail(code_of(&error)))?;
-        let mut chunk = Vec::new();
+        let mut chunk = Chunk::default();
         loop {
             self.ends.poll(Duration::ZERO);
             match self.reader.poll(POLL) {
                 Some(Ok(message)) => {
-                    chunk.extend(read(Raw {
+                    let kept = read(Raw {
                         partition: message.partition(),
                         offset: message.offset(),
                         timestamp_ms: message.timestamp().to_millis(),
                         key: message.key(),
                         value: message.payload(),
-                    }));
-                    if chunk.len() < CHUNK {
+                    });
+                    chunk.take(message.partition(), message.offset(), kept);
+                    if chunk.looked_at < CHUNK {
                         continue;
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     if let Some(at) = behind.iter().position(|one| *one == partition) {
                         behind.swap_remove(at);
+                        let start = starts.get(&partition).copied().unwrap_or(0);
+                        let next = *chunk.all_read.get(&partition).unwrap_or(&start);
                         self.hand_over(&mut chunk)?;
-                        self.tell(Step::CaughtUp { partition })?;
+                        self.tell(Step::CaughtUp { partition, next })?;
                     }
                 }
                 Some(Err(error)) => self.heed(&error)?,
@@ -319,11 +347,13 @@ impl<T> Run<T> {
         }
     }
 
-    fn hand_over(&self, chunk: &mut Vec<T>) -> Result<(), Ended> {
-        if chunk.is_empty() {
+    fn hand_over(&self, chunk: &mut Chunk<T>) -> Result<(), Ended> {
+        if chunk.looked_at == 0 {
             return if self.steps.is_closed() { Err(Ended) } else { Ok(()) };
         }
-        self.tell(Step::Records(std::mem::take(chunk)))
+        chunk.looked_at = 0;
+        let (records, read_to) = (std::mem::take(&mut chunk.records), std::mem::take(&mut chunk.read_to));
+        self.tell(Step::Records { records, read_to })
     }
 
     /// Connections come and go; a position that is not in the log, or may not be read, is nothing to wait for.

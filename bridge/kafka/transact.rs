@@ -62,7 +62,8 @@ impl fmt::Display for TransactionalId {
 #[derive(Debug)]
 #[must_use = "only `Committed` is success"]
 pub enum Finish {
-    Committed,
+    /// With the offset of each record, in the order of the batch: partition after partition, and as they were held.
+    Committed { offsets: Vec<i64> },
     /// Nothing of it is visible, nor will be. What is left of the batch goes into the next one, with no new send.
     Aborted {
         reason: Abort,
@@ -325,11 +326,11 @@ impl Worker {
         let (end, verdict) = instance.run(&batch, membership);
         self.verdict = verdict;
         match end {
-            End::Committed => {
+            End::Committed(offsets) => {
                 let mut counts = lock(&self.counts);
                 counts.committed += 1;
                 counts.records += u64::try_from(batch.records()).unwrap_or(u64::MAX);
-                Finish::Committed
+                Finish::Committed { offsets }
             }
             End::Aborted(reason) => self.aborted(reason, batch),
             End::Unknown(doubt) => {

@@ -29,10 +29,14 @@ fn receipt(partition: i32, n: i32) -> Vec<u8> {
         origin_offset: i64::from(n),
         outcome: ReceiptOutcome::Delivered,
         reason: "",
+        message: "",
         attempts: 1,
         vendor_reference: None,
         received_at: Some(1_700_000_000_000),
         settled_at: 1_700_000_000_250,
+        failing_ms: 0,
+        unsure_since: None,
+        writer: 9,
         original: None,
     };
     let mut value = Vec::new();

@@ -211,7 +211,7 @@ async fn restored(mut restore: Restore<(i32, i64, String)>, partitions: usize) -
         match tokio::time::timeout(PATIENCE, restore.next()).await.expect("a step in time").expect("no end") {
             Step::Waiting(wait) => waits.push(wait),
             Step::Committed(found) => committed = found.into_iter().collect(),
-            Step::Records(found) => records.extend(found),
+            Step::Records { records: found, .. } => records.extend(found),
             Step::CaughtUp { .. } => caught_up += 1,
             Step::Failed(error) => panic!("{error}"),
         }
@@ -224,7 +224,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn assert_committed(finish: &Finish) {
-    assert!(matches!(finish, Finish::Committed), "{finish:?}");
+    assert!(matches!(finish, Finish::Committed { .. }), "{finish:?}");
 }
 
 fn next(offset: i64) -> NextOffset {
@@ -467,7 +467,7 @@ fn a_connection_that_breaks_at_the_commit_leaves_one_truth() {
             assert_eq!(transactor.counts().replaced.values().sum::<u64>(), 1, "{fault:?}: {:?}", transactor.counts());
             let (receipts, committed) = (world.committed_receipts(), world.committed().await.next);
             match finish {
-                Finish::Committed => assert_eq!((receipts, committed), (vec!["a".to_owned()], Some(next(1)))),
+                Finish::Committed { .. } => assert_eq!((receipts, committed), (vec!["a".to_owned()], Some(next(1)))),
                 Finish::Unknown(_) => assert_eq!(receipts.len(), usize::from(committed == Some(next(1))), "{fault:?}"),
                 other => panic!("{fault:?}: {other:?}"),
             }

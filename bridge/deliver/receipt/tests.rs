@@ -18,6 +18,8 @@ struct Owned {
     attempts: i32,
     reference: Option<String>,
     times: (Option<i64>, i64),
+    message: String,
+    failing: (i64, Option<i64>, i64),
     original: Option<OwnedOriginal>,
 }
 
@@ -32,10 +34,14 @@ impl Owned {
             origin_offset: self.place.1,
             outcome: ReceiptOutcome::ALL[self.outcome],
             reason: &self.reason,
+            message: &self.message,
             attempts: self.attempts,
             vendor_reference: self.reference.as_deref(),
             received_at: self.times.0,
             settled_at: self.times.1,
+            failing_ms: self.failing.0,
+            unsure_since: self.failing.1,
+            writer: self.failing.2,
             original: self.original.as_ref().map(|(key, value, headers, timestamp)| Original {
                 key: key.as_deref(),
                 value: value.as_deref(),
@@ -63,19 +69,13 @@ fn receipts() -> impl Strategy<Value = Owned> {
         any::<i32>(),
         proptest::option::of(".{0,12}"),
         any::<(Option<i64>, i64)>(),
-        proptest::option::of(original),
+        (".{0,12}", any::<(i64, Option<i64>, i64)>(), proptest::option::of(original)),
     );
-    parts.prop_map(|(id, topic, place, outcome, reason, attempts, reference, times, original)| Owned {
-        id,
-        topic,
-        place,
-        outcome,
-        reason,
-        attempts,
-        reference,
-        times,
-        original,
-    })
+    let owned = |(id, topic, place, outcome, reason, attempts, reference, times, rest)| {
+        let (message, failing, original) = rest;
+        Owned { id, topic, place, outcome, reason, attempts, reference, times, message, failing, original }
+    };
+    parts.prop_map(owned)
 }
 
 fn encoded(receipt: &Receipt<'_>) -> Vec<u8> {
@@ -92,10 +92,14 @@ fn delivered() -> Receipt<'static> {
         origin_offset: 1_000_000,
         outcome: ReceiptOutcome::Delivered,
         reason: "",
+        message: "",
         attempts: 1,
         vendor_reference: None,
         received_at: Some(1_700_000_000_000),
         settled_at: 1_700_000_000_250,
+        failing_ms: 0,
+        unsure_since: None,
+        writer: 9,
         original: None,
     }
 }

@@ -188,6 +188,15 @@ impl Consumer {
         event
     }
 
+    /// The next event, if one waits.
+    pub fn try_next(&mut self) -> Option<Event> {
+        let event = self.events.try_recv().ok();
+        if self.shared.starved.swap(false, Ordering::SeqCst) {
+            self.shared.wake();
+        }
+        event
+    }
+
     #[must_use]
     pub fn control(&self) -> Control {
         Control { shared: Arc::clone(&self.shared) }
@@ -252,6 +261,11 @@ impl Control {
         answer.await.unwrap_or(Err(Error::Stopped { role: "consumer" }))
     }
 
+    /// Offsets that a transaction has committed for the group: for the lag only.
+    pub fn committed(&self, offsets: Vec<(TopicPartition, NextOffset)>) {
+        self.shared.order(|orders| orders.committed.extend(offsets));
+    }
+
     /// What a transaction is to be begun with, and every change of it; `None` while there is nothing to commit for.
     #[must_use]
     pub fn membership(&self) -> watch::Receiver<Option<Membership>> {
@@ -292,6 +306,7 @@ struct Shared {
 struct Orders {
     starts: BTreeMap<TopicPartition, (AssignmentEpoch, StartAt)>,
     holds: BTreeMap<TopicPartition, bool>,
+    committed: BTreeMap<TopicPartition, NextOffset>,
     commits: VecDeque<CommitOrder>,
     stop: bool,
     /// The poll thread is gone.

@@ -223,16 +223,21 @@ impl Poller {
     // --- the loop's orders
 
     fn take_orders(&mut self) {
-        let (starts, holds, mut commits, stop) = {
+        let (starts, holds, committed, mut commits, stop) = {
             let mut orders = self.shared.orders();
             let (starts, holds) = (std::mem::take(&mut orders.starts), std::mem::take(&mut orders.holds));
-            (starts, holds, std::mem::take(&mut orders.commits), orders.stop)
+            let committed = std::mem::take(&mut orders.committed);
+            (starts, holds, committed, std::mem::take(&mut orders.commits), orders.stop)
         };
         for (at, (epoch, start)) in starts {
             self.assignment.start(epoch, &at, start);
         }
         for (at, held) in holds {
             self.assignment.hold(&at, held);
+        }
+        if !committed.is_empty() {
+            committed.iter().for_each(|(at, next)| self.assignment.committed(at, *next));
+            *self.shared.lags() = self.assignment.lags();
         }
         self.commits.append(&mut commits);
         if (stop || self.events.is_closed()) && self.leaving.is_none() {

@@ -41,10 +41,14 @@ const LOOK_WITHIN: Duration = Duration::from_secs(1);
 /// rdkafka's poll uses its time up whatever comes, so this is what a report may wait.
 const POLL: Duration = Duration::from_millis(1);
 
+/// Stands for the offset of a record that has no report yet: a transaction with one of them is never committed.
+const UNREPORTED: i64 = -1;
+
 /// How a transaction ended.
 #[derive(Debug)]
 pub(super) enum End {
-    Committed,
+    /// With the offsets of its records, as their delivery reports gave them.
+    Committed(Vec<i64>),
     Aborted(Abort),
     Unknown(Doubt),
     Fenced,
@@ -128,14 +132,14 @@ impl Instance {
         let mut clock = Clock::start();
         let end = match self.fill(batch, membership, &mut clock) {
             Ok(()) => match clock.call(|within| self.producer.commit_transaction(within)) {
-                Ok(()) => End::Committed,
+                Ok(()) => End::Committed(self.notes().take_offsets()),
                 Err(error) => self.not_committed(&error, &clock),
             },
             Err(abort) => self.abort(abort, &mut clock),
         };
         // Errors of the connections were queued before the answers that followed them.
         self.serve();
-        let clean = matches!(end, End::Committed | End::Aborted(Abort::Generation { .. }));
+        let clean = matches!(end, End::Committed(_) | End::Aborted(Abort::Generation { .. }));
         let verdict =
             if clean { judge(clock.course(self.notes().is_troubled())) } else { Verdict::Replace(Reason::Failed) };
         (end, verdict)
@@ -307,6 +311,8 @@ pub(super) struct Notes {
     /// Reports that the transaction still waits for.
     left: AtomicUsize,
     failed: Mutex<Option<(usize, Option<Code>)>>,
+    /// Of the records, in the order in which they were handed over.
+    offsets: Mutex<Vec<i64>>,
     troubled: AtomicBool,
     tally: Mutex<Option<Tally>>,
     tallies: AtomicU64,
@@ -317,10 +323,19 @@ impl Notes {
         self.left.store(records, Ordering::Release);
         self.troubled.store(false, Ordering::Relaxed);
         *self.failed() = None;
+        *self.offsets() = vec![UNREPORTED; records];
     }
 
     fn failed(&self) -> MutexGuard<'_, Option<(usize, Option<Code>)>> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn offsets(&self) -> MutexGuard<'_, Vec<i64>> {
+        self.offsets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_offsets(&self) -> Vec<i64> {
+        std::mem::take(&mut self.offsets())
     }
 
     fn is_troubled(&self) -> bool {
@@ -364,7 +379,12 @@ impl ProducerContext for Notes {
         self.serve();
         let failure = match result {
             // A report without an offset is none: librdkafka infers it, and the record may be missing.
-            Ok(message) if message.offset() >= 0 => None,
+            Ok(message) if message.offset() >= 0 => {
+                if let Some(place) = self.offsets().get_mut(index) {
+                    *place = message.offset();
+                }
+                None
+            }
             Ok(_) => Some(None),
             Err((error, _)) => Some(Some(code_of(error))),
         };
