@@ -28,7 +28,7 @@ use self::in_force::InForce;
 use self::parts::Parts;
 use self::readiness::Readiness;
 pub use self::reload::{Ask, Reloads};
-use self::sinks::Running;
+use self::sinks::{Fenced, Running};
 pub use self::stop::Stop;
 use self::tail::Tail;
 use crate::causes::chain;
@@ -63,6 +63,11 @@ pub enum Error {
     Schemas { problems: Vec<String> },
     #[error("sink {sink} cannot be started")]
     Sink { sink: String, source: crate::sinks::Error },
+    /// Two processes have one `instance`: both going on would fence each other for ever.
+    #[error(
+        "another process has the same `instance` as this one, and has taken over the sink {sink} ({transactional_id})"
+    )]
+    Fenced { sink: String, transactional_id: String },
     /// A fault of ours. The process ends, so that whoever watches over it starts it anew.
     #[error("the part that takes webhooks has ended by itself")]
     Ingest(#[source] Option<JoinError>),
@@ -144,6 +149,9 @@ pub async fn run(compiled: Compiled, mode: Mode, stop: Stop) -> Result<(), Error
     };
     let (ended, requests) = tokio::select! {
         () = stop.requested() => (Ok(()), Some(requests)),
+        Fenced { sink, transactional_id } = parts.around_sinks.told.fenced() => {
+            (Err(Error::Fenced { sink, transactional_id }), Some(requests))
+        }
         ended = bridge => (ended, Some(requests)),
         ended = &mut requests => (Err(Error::Ingest(ended.err())), None),
     };

@@ -49,6 +49,10 @@ pub struct Metrics {
     pub event_to_action: HistogramVec,
     pub consumer_lag: IntGaugeVec,
     pub sink_state: IntGaugeVec,
+    pub window_depth: IntGaugeVec,
+    pub parked_keys: IntGaugeVec,
+    pub restoring: IntGaugeVec,
+    pub transactions: IntCounterVec,
     pub sink_restarts: IntCounterVec,
     pub config_reloads: IntCounterVec,
     pub config_loaded_at: IntGauge,
@@ -178,6 +182,22 @@ impl Metrics {
                 "1 for the state that a sink is in, by the partition that fares worst.",
                 &["sink", "state"],
             )?,
+            window_depth: gauges("window_depth", "Records in the fullest window of a sink's partitions.", &["sink"])?,
+            parked_keys: gauges(
+                "parked_keys",
+                "Keys whose events wait outside the window, since the first of them fails.",
+                &["sink"],
+            )?,
+            restoring: gauges(
+                "restoring",
+                "Partitions whose receipts a sink has yet to read before it sends anything.",
+                &["sink"],
+            )?,
+            transactions: counters(
+                "transactions_total",
+                "Transactions of sinks that are committed, aborted or unknown, and producers that were replaced, by reason.",
+                &["sink", "result", "reason"],
+            )?,
             sink_restarts: counters(
                 "sink_restarts_total",
                 "Workers of sinks that ended by themselves and were started anew.",
@@ -221,10 +241,18 @@ impl Metrics {
 
     /// Drops every series of a sink that is no more: its lag would be shown for ever.
     pub fn forget_sink(&self, sink: &str) {
-        for family in [&self.attempts, &self.settlements, &self.consent_suppressions, &self.sink_restarts] {
+        for family in [
+            &self.attempts,
+            &self.settlements,
+            &self.consent_suppressions,
+            &self.sink_restarts,
+            &self.transactions,
+        ] {
             forget(family, "sink", sink);
         }
-        for family in [&self.consumer_lag, &self.sink_state] {
+        for family in
+            [&self.consumer_lag, &self.sink_state, &self.window_depth, &self.parked_keys, &self.restoring]
+        {
             forget(family, "sink", sink);
         }
         forget(&self.event_to_action, "sink", sink);

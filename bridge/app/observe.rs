@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::clock;
 use crate::console::Scrape;
-use crate::deliver::{Observer, State};
+use crate::deliver::{Depth, Observer, State};
 use crate::ingest::body::Room;
 use crate::ingest::dedupe::Memory;
 use crate::kafka::{Publisher, TopicPartition};
@@ -49,6 +49,28 @@ impl Observer for Counting {
         gauge.set(i64::try_from(records).unwrap_or(i64::MAX));
         if let Some(also) = &self.also {
             also.lag(sink, at, records);
+        }
+    }
+
+    fn depth(&self, sink: &str, depth: Depth) {
+        let Depth { window, parked_keys, restoring } = depth;
+        let gauges = [
+            (&self.metrics.window_depth, window),
+            (&self.metrics.parked_keys, parked_keys),
+            (&self.metrics.restoring, restoring),
+        ];
+        for (gauge, value) in gauges {
+            gauge.with_label_values(&[sink]).set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+        if let Some(also) = &self.also {
+            also.depth(sink, depth);
+        }
+    }
+
+    fn transactions(&self, sink: &str, result: &'static str, reason: &'static str, more: u64) {
+        self.metrics.transactions.with_label_values(&[sink, result, reason]).inc_by(more);
+        if let Some(also) = &self.also {
+            also.transactions(sink, result, reason, more);
         }
     }
 

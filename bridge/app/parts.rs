@@ -1,8 +1,11 @@
 //! The parts that are made once and outlive every configuration: a reload changes none of them.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::sinks::{Surroundings, Told};
 use super::{Error, Mode, Readiness, observe, start};
@@ -52,8 +55,17 @@ impl Parts {
             readiness: Arc::new(Readiness::default()),
             observer: observe::observer(&metrics, mode.observer.clone()),
             metrics,
+            fenced: watch::Sender::new(None),
         };
-        let around_sinks = Arc::new(Surroundings { client, registry, told });
+        let around_sinks = Arc::new(Surroundings {
+            client,
+            registry,
+            told,
+            instance: slot(config),
+            real_cluster: mode.real_cluster,
+            largest: start::max_record(config),
+            paused: Mutex::new(BTreeMap::new()),
+        });
         Ok(Self { real_cluster: mode.real_cluster, door: Arc::new(door), publisher, memory, around_sinks })
     }
 
@@ -72,6 +84,12 @@ impl Parts {
     pub(super) fn readiness(&self) -> &Arc<Readiness> {
         &self.around_sinks.told.readiness
     }
+}
+
+/// Without a slot of its own a process has one that nobody will have after it: what it leaves open when it is killed is
+/// waited for, until its transaction has timed out.
+fn slot(config: &Config) -> String {
+    if config.instance.is_empty() { Uuid::new_v4().simple().to_string() } else { config.instance.clone() }
 }
 
 fn client_id(config: &Config) -> String {

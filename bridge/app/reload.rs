@@ -203,6 +203,10 @@ async fn outside(compiled: &Compiled, in_force: &InForce, parts: &Parts) -> Resu
         async move { registry.id_of(&schema).await }
     };
     ids.extend(start::schema_ids(new.into_iter(), config, ask).await?);
+    if parts.real_cluster && !in_force.config.sinks.values().any(start::has_receipts) {
+        let registered = start::own_schemas(config, parts.registry()).await;
+        registered.map_err(|error| super::Error::Schemas { problems: vec![chain(&error)] })?;
+    }
     Ok(ids)
 }
 

@@ -1,13 +1,15 @@
 //! The sinks' workers: made of the configuration, kept running, and started anew where one ends by itself.
 //! Which of them run is `running`'s business.
 
+mod driven;
 mod running;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as StdError;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub(super) use self::running::Running;
@@ -16,7 +18,7 @@ use super::readiness::Readiness;
 use super::{Error, Stop};
 use crate::causes::chain;
 use crate::config::{self, Config, Network, SinkKind};
-use crate::deliver::{self, Observer, Policy, Routes, State, Worker};
+use crate::deliver::{self, Observer, Policy, Routes, State, drive};
 use crate::expr::{Json, Program};
 use crate::kafka::{Client, Consumer};
 use crate::metrics::Metrics;
@@ -33,6 +35,22 @@ pub(super) struct Surroundings {
     pub(super) client: Client,
     pub(super) registry: Registry,
     pub(super) told: Told,
+    /// The slot of this process: the file's, else drawn at its start.
+    pub(super) instance: String,
+    /// It has transactions, and so can have receipts.
+    pub(super) real_cluster: bool,
+    /// The largest record that a topic takes.
+    pub(super) largest: usize,
+    /// By sink: whether an operator holds it.
+    pub(super) paused: Mutex<BTreeMap<String, watch::Sender<bool>>>,
+}
+
+impl Surroundings {
+    /// What a sink's workers go by, one after the other.
+    fn paused(&self, sink: &str) -> watch::Receiver<bool> {
+        let mut paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        paused.entry(sink.to_owned()).or_insert_with(|| watch::Sender::new(false)).subscribe()
+    }
 }
 
 /// Who hears of a worker's end.
@@ -41,9 +59,31 @@ pub(super) struct Told {
     pub(super) metrics: Metrics,
     pub(super) readiness: Arc<Readiness>,
     pub(super) observer: Arc<dyn Observer>,
+    /// What another process with our slot has fenced: this one ends.
+    pub(super) fenced: watch::Sender<Option<Fenced>>,
+}
+
+/// A sink, and the slot that somebody else has.
+#[derive(Debug, Clone)]
+pub(super) struct Fenced {
+    pub(super) sink: String,
+    pub(super) transactional_id: String,
 }
 
 impl Told {
+    /// Returns when a sink was fenced.
+    pub(super) async fn fenced(&self) -> Fenced {
+        let mut watched = self.fenced.subscribe();
+        loop {
+            if let Some(fenced) = watched.borrow_and_update().clone() {
+                return fenced;
+            }
+            if watched.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// A sink is no more.
     fn forget(&self, sink: &str) {
         self.metrics.forget_sink(sink);
@@ -58,9 +98,19 @@ fn part(sink: &str) -> String {
 
 type Ended = Result<(), Box<dyn StdError + Send + Sync>>;
 
+/// A worker of either kind.
+enum Worker {
+    Plain(Box<deliver::Worker>),
+    Driven(Box<drive::Worker>),
+}
+
 /// One life of a worker. On a task of its own, so that a panic ends the life and not the bridge's hold on it.
 async fn deliver(worker: Result<Worker, Error>, stop: Stop) -> Ended {
-    Ok(tokio::spawn(deliver::run(worker?, stop.receiver())).await??)
+    let life = match worker? {
+        Worker::Plain(worker) => tokio::spawn(deliver::run(*worker, stop.receiver())),
+        Worker::Driven(worker) => tokio::spawn(drive::run(*worker, stop.receiver())),
+    };
+    Ok(life.await??)
 }
 
 /// Lives one after the other, until one ends because it was asked to.
@@ -82,6 +132,12 @@ where
             }
         };
         let Err(error) = ended else { return };
+        if let Some(deliver::Error::Fenced { transactional_id, .. }) = error.downcast_ref() {
+            tracing::error!(sink = &*sink, error = chain(&*error), "the process ends");
+            let fenced = Fenced { sink: sink.to_string(), transactional_id: transactional_id.clone() };
+            told.fenced.send_replace(Some(fenced));
+            return;
+        }
         failures = if begun.elapsed() < STEADY { failures.saturating_add(1) } else { 1 };
         let pause = pause(failures);
         let error = chain(&*error);
@@ -113,6 +169,8 @@ struct Recipe {
     topics: BTreeMap<String, Vec<String>>,
     /// The consumer group.
     group: String,
+    /// Of all topics.
+    prefix: String,
     allow: Vec<Network>,
 }
 
@@ -128,6 +186,7 @@ impl Recipe {
         Self {
             topics,
             group: format!("{}hookbridge.{}", config.kafka.topic_prefix, sink.name),
+            prefix: config.kafka.topic_prefix.clone(),
             allow: config.egress.allow.clone(),
             config: sink.clone(),
         }
@@ -160,16 +219,19 @@ impl Maker {
 
     /// A worker, with its own member of the sink's group.
     fn worker(&self) -> Result<Worker, Error> {
-        let Surroundings { client, registry, told } = &*self.around;
+        if let Some(driven) = self.driven()? {
+            return Ok(Worker::Driven(Box::new(driven)));
+        }
+        let Surroundings { client, registry, told, .. } = &*self.around;
         let topics: Vec<String> = self.recipe.topics.keys().cloned().collect();
-        Ok(Worker {
+        Ok(Worker::Plain(Box::new(deliver::Worker {
             sink: self.name(),
             target: self.target().map_err(|source| self.impossible(source))?,
             consumer: Consumer::subscribe(client, &self.recipe.group, &topics).map_err(Error::Kafka)?,
             decoder: Arc::new(Decoder::new(registry.clone())),
             policy: self.policy.clone(),
             observer: Arc::clone(&told.observer),
-        })
+        })))
     }
 
     fn target(&self) -> Result<sinks::Sink, sinks::Error> {
@@ -226,7 +288,8 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let readiness = Arc::new(Readiness::default());
         readiness.ready();
-        Told { observer: observe::observer(&metrics, None), metrics, readiness }
+        let fenced = watch::Sender::new(None);
+        Told { observer: observe::observer(&metrics, None), metrics, readiness, fenced }
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! What a start has to get through before requests are taken: Kafka, topics, schemas. Whatever waiting mends is waited
 //! for, and said; what it does not mend ends the start.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +15,8 @@ use super::compile::Compiled;
 use super::readiness::{Readiness, Step};
 use super::{ASK_TIMEOUT, Error, Mode};
 use crate::causes::chain;
-use crate::config::Config;
+use crate::config::{self, Config, SinkKind};
+use crate::deliver::{dead, receipt};
 use crate::kafka::{self, Cleanup, Client, TopicPlan, preflight};
 use crate::schema::EventSchema;
 use crate::schema::registry::{self, Registry};
@@ -69,7 +70,22 @@ pub(super) async fn start(
         let (registry, readiness) = (registry.clone(), Arc::clone(readiness));
         async move { patiently("registry", &readiness, || registry.id_of(&schema), registry::Error::is_transient).await }
     };
-    schema_ids(events.values().map(|event| &event.schema), config, ask).await
+    let ids = schema_ids(events.values().map(|event| &event.schema), config, ask).await?;
+    if mode.real_cluster {
+        let ask = || own_schemas(config, registry);
+        let may_pass = |error: &registry::Error| error.is_transient();
+        let registered = patiently("registry", readiness, ask, may_pass).await;
+        registered.map_err(|error| Error::Schemas { problems: vec![chain(&error)] })?;
+    }
+    Ok(ids)
+}
+
+/// Registers the schemas of the records that the sinks write of themselves.
+pub(super) async fn own_schemas(config: &Config, registry: &Registry) -> Result<(), registry::Error> {
+    if config.sinks.values().any(has_receipts) {
+        registry.own_id(receipt::SCHEMA).await?;
+    }
+    Ok(())
 }
 
 /// Asks until there is an answer, or an error that may not pass. What is awaited is told to `/readyz`, and logged when
@@ -149,6 +165,7 @@ pub(crate) fn topic_plans(config: &Config) -> Vec<TopicPlan> {
     let plan = |name: String| TopicPlan {
         name,
         partitions: defaults.partitions,
+        partitioned_as: None,
         replication: defaults.replication_factor,
         min_isr: defaults.min_insync_replicas,
         retention: Some(defaults.retention),
@@ -157,7 +174,27 @@ pub(crate) fn topic_plans(config: &Config) -> Vec<TopicPlan> {
     };
     let events = config.events.values().map(|event| plan(format!("{}{}", config.kafka.topic_prefix, event.topic)));
     let quarantine = config.sources.keys().map(|source| plan(quarantine_topic(config, source)));
-    events.chain(quarantine).collect()
+    let of_sinks = config.sinks.values().filter(|sink| has_receipts(sink)).flat_map(|sink| {
+        let prefix = &config.kafka.topic_prefix;
+        let topics: BTreeSet<String> = sink
+            .events
+            .iter()
+            .filter_map(|event| config.events.get(event))
+            .map(|event| format!("{prefix}{}", event.topic))
+            .collect();
+        // Written to the partition that the event was read from.
+        let receipts = topics.into_iter().map(|events| {
+            let receipts = plan(receipt::topic(prefix, &sink.name, &events));
+            TopicPlan { partitioned_as: Some(events), ..receipts }
+        });
+        receipts.chain([plan(dead::topic(prefix, &sink.name))]).collect::<Vec<_>>()
+    });
+    events.chain(quarantine).chain(of_sinks).collect()
+}
+
+/// Whether a sink keeps receipts in Kafka, and dead letters with them.
+pub(crate) fn has_receipts(sink: &config::Sink) -> bool {
+    matches!(sink.kind, SinkKind::Http(_))
 }
 
 /// The largest record that we write: a request's whole body, as an event or in quarantine, with its headers and the

@@ -14,7 +14,6 @@ pub(super) enum Feature {
 /// Feature, and what is to be said of it.
 const NOT_BUILT: &[(Feature, &str)] = &[
     (Feature::SourcePreset, "is not in the catalogue of this version"),
-    (Feature::SinkHttp, "is not built yet: it comes with delivery over HTTP"),
     (Feature::SinkKafka, "is not built yet: it comes with delivery to Kafka"),
     (Feature::SinkPreset, "is not in the catalogue of this version"),
     (Feature::Alerts, "is not built yet: it comes with alerting"),

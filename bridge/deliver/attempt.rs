@@ -43,21 +43,26 @@ impl fmt::Debug for Policy {
 
 /// What all attempts of a worker share.
 pub(super) struct Context {
+    preparation: Preparation,
+    sink: Sink,
+}
+
+/// What comes before the sink: from a record to what is sent.
+pub(super) struct Preparation {
     decoder: Arc<Decoder>,
     policy: Policy,
-    sink: Sink,
     shapes: Mutex<HashMap<u32, Arc<Shape>>>,
 }
 
 /// A record that cannot be handed to the sink.
-struct Unfit {
+pub(super) struct Unfit {
     event_id: Option<String>,
-    outcome: Outcome,
+    pub(super) outcome: Outcome,
 }
 
 impl Context {
     pub(super) fn new(decoder: Arc<Decoder>, policy: Policy, sink: Sink) -> Self {
-        Self { decoder, policy, sink, shapes: Mutex::default() }
+        Self { preparation: Preparation::new(decoder, policy), sink }
     }
 
     pub(super) fn sink(&self) -> &Sink {
@@ -75,7 +80,7 @@ impl Context {
         let mut items = Vec::with_capacity(records.len());
         let mut unfit = None;
         for record in records {
-            match self.prepare(sink, record).await {
+            match self.preparation.prepare(sink, record).await {
                 Ok(item) => items.push(item),
                 Err(found) => {
                     // What stands before it is sent all the same.
@@ -109,8 +114,14 @@ impl Context {
         };
         (Report { settled, halt }, class)
     }
+}
 
-    async fn prepare(&self, sink: &str, record: &Record) -> Result<Item, Unfit> {
+impl Preparation {
+    pub(super) fn new(decoder: Arc<Decoder>, policy: Policy) -> Self {
+        Self { decoder, policy, shapes: Mutex::default() }
+    }
+
+    pub(super) async fn prepare(&self, sink: &str, record: &Record) -> Result<Item, Unfit> {
         let identity = match self.policy.routes.route(record) {
             Route::Here(identity) => identity,
             Route::Elsewhere => return Ok(skip(record, SkipReason::NotSubscribed)),

@@ -276,6 +276,10 @@ impl Keys {
         self.queues.get_mut(&key)
     }
 
+    pub(super) fn parked_count(&self) -> usize {
+        self.queues.values().filter(|queue| queue.is_parked()).count()
+    }
+
     pub(super) fn due(&self) -> Option<Duration> {
         self.waiting.first().map(|(until, _)| *until)
     }

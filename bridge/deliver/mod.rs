@@ -8,16 +8,16 @@
 //!   attempt:  decode ▶ route ▶ where ▶ consent ▶ map ▶ sink
 //! ```
 //!
-//! `machine` is what sinks get that cannot keep their offsets in one transaction with their effects: keys that wait and
-//! park alone, receipts, four guarantees. Nothing wires it yet; `tests/sim` drives it.
-//!
-//! The loop below only carries steps in and actions out; every decision is in `flow`. An event that the sink refuses
-//! holds its partition and is tried again for ever: it is never skipped.
+//! There are two ways. Where a sink keeps the offsets itself, in one transaction with its rows, the loop below carries
+//! steps in and actions out, and every decision is in `flow`: an event that the sink refuses holds its partition and is
+//! tried again for ever. Every other sink gets `drive`, which does the same for `machine`: keys that wait and park alone,
+//! receipts, dead letters, and the guarantee that was asked for. `dev` has no transactions, and drives HTTP by the first.
 
 mod attempt;
 mod breaker;
 mod consent;
 pub mod dead;
+pub mod drive;
 mod flow;
 mod keys;
 pub mod machine;
@@ -54,6 +54,7 @@ use crate::kafka::consume::{Consumer, Control, Event, Trouble};
 use crate::kafka::{self, NextOffset, TopicPartition};
 use crate::outcome::Outcome;
 use crate::schema::decode::Decoder;
+use crate::schema::registry;
 use crate::sinks::Sink;
 
 /// What a partition holds in memory before it is paused: two batches, one under way and one to follow at once.
@@ -84,6 +85,21 @@ pub trait Observer: Send + Sync {
     fn lag(&self, sink: &str, at: &TopicPartition, records: u64);
     /// How the sink fares: at its start, and whenever that changes.
     fn state(&self, sink: &str, state: State);
+    /// What waits in the sink's worker, now and then; of sinks that have receipts.
+    fn depth(&self, _sink: &str, _depth: Depth) {}
+    /// So many more transactions, by result (`committed`, `aborted`, `unknown`; `replaced`: a producer) and reason.
+    fn transactions(&self, _sink: &str, _result: &'static str, _reason: &'static str, _more: u64) {}
+}
+
+/// What waits in a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depth {
+    /// Records in the fullest window.
+    pub window: usize,
+    /// Keys that wait outside the window.
+    pub parked_keys: usize,
+    /// Partitions whose receipts are being read.
+    pub restoring: usize,
 }
 
 /// Why a worker ended other than by being stopped.
@@ -95,6 +111,27 @@ pub enum Error {
         #[source]
         source: Option<kafka::Error>,
     },
+    #[error("sink {sink}: the schema of receipts has no id in the registry")]
+    Registry {
+        sink: Arc<str>,
+        #[source]
+        source: registry::Error,
+    },
+    #[error("sink {sink}: transactions cannot be begun")]
+    Transactor {
+        sink: Arc<str>,
+        #[source]
+        source: kafka::Error,
+    },
+    #[error("sink {sink}: receipts cannot be read")]
+    Reader {
+        sink: Arc<str>,
+        #[source]
+        source: kafka::Error,
+    },
+    /// For good: the process has to end, or the two would go on fencing each other.
+    #[error("sink {sink}: another process has taken the slot of this one ({transactional_id})")]
+    Fenced { sink: Arc<str>, transactional_id: String },
     #[error("sink {sink}: a task of the worker has failed")]
     Task {
         sink: Arc<str>,

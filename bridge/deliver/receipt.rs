@@ -23,6 +23,12 @@ pub const SCHEMA: &str = include_str!("../../schemas/hookbridge/receipt/1.avsc")
 /// The subject of [`SCHEMA`]: RecordName strategy.
 pub const SUBJECT: &str = "hookbridge.Receipt";
 
+/// The topic of a sink's receipts for the events of one topic, which bears the prefix of all topics.
+#[must_use]
+pub fn topic(prefix: &str, sink: &str, events: &str) -> String {
+    format!("{prefix}receipts.{sink}.{}", events.strip_prefix(prefix).unwrap_or(events))
+}
+
 /// What became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReceiptOutcome {

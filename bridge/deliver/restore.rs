@@ -3,11 +3,17 @@
 //! The follower keeps four things of a receipt (delivery id, key, outcome, place); bodies of parked records are read
 //! again when they are due.
 
-use uuid::Uuid;
+use std::time::Duration;
 
-use super::receipt::{self, Receipt, ReceiptOutcome};
+use super::receipt::{self, Receipt};
+use super::settle::Followed;
+use crate::causes::chain;
 use crate::kafka::restore::{Committed, From, Raw, Restore, Source};
 use crate::kafka::{self, Client};
+use crate::schema::Decoder;
+
+/// Between two questions to a registry that does not answer.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What each commit of an offset carries in its metadata: where a restore has to begin in the receipts. Text, so that
 /// Kafka's own tools show it: `receipts_from=17`. Other words in it are left for versions to come.
@@ -52,32 +58,63 @@ pub struct Entry {
     pub partition: i32,
     /// Of the receipt.
     pub offset: i64,
-    /// The event's key, which its receipt has, too.
-    pub key: Option<Box<[u8]>>,
-    /// `Err`: its value is no receipt, or one of another version, to be read by its own schema.
-    pub seen: Result<Seen, receipt::Error>,
+    pub read: Result<Followed, Unread>,
 }
 
-/// What a receipt says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen {
-    pub delivery_id: Uuid,
-    pub origin_offset: i64,
-    pub outcome: ReceiptOutcome,
-    /// Milliseconds since the epoch.
-    pub settled_at: i64,
+/// A receipt that says nothing yet, or never will.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unread {
+    /// Of another version: to be read by its own schema.
+    Other { key: Option<Box<[u8]>>, value: Box<[u8]> },
+    /// It is none, or says what only a newer version understands.
+    Nothing(Option<receipt::Error>),
 }
 
 impl Entry {
     fn read(schema_id: u32, raw: Raw<'_>) -> Self {
-        let seen = Receipt::decode(schema_id, raw.value.unwrap_or_default()).map(|receipt| Seen {
-            delivery_id: receipt.delivery_id,
-            origin_offset: receipt.origin_offset,
-            outcome: receipt.outcome,
-            settled_at: receipt.settled_at,
-        });
-        let key = raw.key.map(Box::from);
-        Self { partition: raw.partition, offset: raw.offset, key, seen }
+        let value = raw.value.unwrap_or_default();
+        let read = match Receipt::decode(schema_id, value) {
+            Ok(receipt) => receipt::followed(&receipt, raw.offset, raw.key).ok_or(Unread::Nothing(None)),
+            Err(receipt::Error::OtherSchema { .. }) => {
+                Err(Unread::Other { key: raw.key.map(Box::from), value: Box::from(value) })
+            }
+            Err(error) => Err(Unread::Nothing(Some(error))),
+        };
+        Self { partition: raw.partition, offset: raw.offset, read }
+    }
+
+    /// What it says, asking the registry where it is of another version. A registry that is down is waited for, since
+    /// what is not known of a delivery may be sent twice.
+    pub async fn resolve(self, decoder: &Decoder) -> Option<Followed> {
+        let (key, value) = match self.read {
+            Ok(followed) => return Some(followed),
+            Err(Unread::Other { key, value }) => (key, value),
+            Err(Unread::Nothing(error)) => {
+                let (partition, offset) = (self.partition, self.offset);
+                tracing::warn!(partition, offset, ?error, "a record among the receipts says nothing and is left out");
+                return None;
+            }
+        };
+        let mut told = false;
+        loop {
+            match decoder.decode(&value).await {
+                Ok(decoded) => {
+                    let receipt = Receipt::from_value(&decoded.value);
+                    return receipt.ok().and_then(|receipt| receipt::followed(&receipt, self.offset, key.as_deref()));
+                }
+                Err(error) if error.is_transient() => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(error = chain(&error), "the schema of a receipt is not known yet");
+                    }
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                Err(error) => {
+                    let (partition, offset) = (self.partition, self.offset);
+                    tracing::warn!(partition, offset, error = chain(&error), "a receipt cannot be read and is left out");
+                    return None;
+                }
+            }
+        }
     }
 }
 

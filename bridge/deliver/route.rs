@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use uuid::Uuid;
+
 use crate::event::{Identity, header};
 use crate::kafka::Record;
 
@@ -36,6 +38,14 @@ impl Routes {
         wanted.map(|(topic, _)| topic.as_str())
     }
 
+    /// The delivery id of a record at `sink`, the same on every attempt. One that goes nowhere has that of its place.
+    pub(super) fn delivery_id(&self, sink: &str, record: &Record) -> Uuid {
+        match self.route(record) {
+            Route::Here(identity) => identity.delivery_id(sink),
+            Route::Elsewhere | Route::Unknown { .. } => by_place(record, "").delivery_id(sink),
+        }
+    }
+
     /// Where a record goes. A topic of one event type holds nothing else, whatever `ce_type` a producer wrote.
     #[must_use]
     pub fn route(&self, record: &Record) -> Route {
@@ -63,11 +73,15 @@ fn identify(record: &Record, event_type: &str) -> Identity {
             // Tables and types go by the event type; a foreign `ce_type` in a topic of one type is only its name for it.
             Identity { source: source.to_owned(), id: id.to_owned(), event_type: event_type.to_owned() }
         }
-        _ => Identity {
-            source: format!("kafka:{}", record.at.topic),
-            id: format!("{}/{}", record.at.partition, record.offset),
-            event_type: event_type.to_owned(),
-        },
+        _ => by_place(record, event_type),
+    }
+}
+
+fn by_place(record: &Record, event_type: &str) -> Identity {
+    Identity {
+        source: format!("kafka:{}", record.at.topic),
+        id: format!("{}/{}", record.at.partition, record.offset),
+        event_type: event_type.to_owned(),
     }
 }
 

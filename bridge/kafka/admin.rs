@@ -1,6 +1,6 @@
 //! Topics: created by plan and never by accident, waited for until their leaders lead, and judged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,8 @@ pub enum Cleanup {
 pub struct TopicPlan {
     pub name: String,
     pub partitions: i32,
+    /// The topic that it has to have as many partitions as, whatever was planned: its records go to the same ones.
+    pub partitioned_as: Option<String>,
     /// `None`: 3, or as many as the cluster has brokers.
     pub replication: Option<i32>,
     /// `None`: 2, or 1 where there are fewer than three replicas.
@@ -117,7 +119,8 @@ impl Admin {
     /// [`Error::Topic`] for a topic that cannot be created; [`Error::NoLeader`] for one without a leader in time;
     /// [`Error::Unreachable`].
     pub async fn ensure_topics(&self, plans: &[TopicPlan]) -> Result<Vec<TopicOutcome>, Error> {
-        let cluster = self.look(plans.iter().map(|plan| plan.name.clone()).collect()).await?;
+        let cluster = self.look(names(plans)).await?;
+        let plans = &resolved(plans, &cluster, false);
         let mut outcomes = Vec::with_capacity(plans.len());
         let mut missing = Vec::new();
         for plan in plans {
@@ -151,7 +154,8 @@ impl Admin {
     /// # Errors
     /// [`Error::Unreachable`], or [`Error::Admin`] where the cluster does not describe its topics.
     pub async fn preflight(&self, plans: &[TopicPlan], max_message_bytes: usize) -> Result<Preflight, Error> {
-        let cluster = self.look(plans.iter().map(|plan| plan.name.clone()).collect()).await?;
+        let cluster = self.look(names(plans)).await?;
+        let plans = &resolved(plans, &cluster, false);
         let names: Vec<&str> = cluster.topics.keys().map(String::as_str).collect();
         let settings = self.settings(&names).await?;
         let mut report = Preflight::default();
@@ -168,7 +172,8 @@ impl Admin {
     /// # Errors
     /// As [`Admin::preflight`].
     pub async fn difference(&self, plans: &[TopicPlan], max_message_bytes: usize) -> Result<Difference, Error> {
-        let cluster = self.look(plans.iter().map(|plan| plan.name.clone()).collect()).await?;
+        let cluster = self.look(names(plans)).await?;
+        let plans = &resolved(plans, &cluster, true);
         let names: Vec<&str> = cluster.topics.keys().map(String::as_str).collect();
         let settings = self.settings(&names).await?;
         let mut about_cluster = Preflight::default();
@@ -351,6 +356,30 @@ impl Admin {
     }
 }
 
+/// Everything that has to be looked at.
+fn names(plans: &[TopicPlan]) -> Vec<String> {
+    let names: BTreeSet<&String> =
+        plans.iter().flat_map(|plan| std::iter::once(&plan.name).chain(&plan.partitioned_as)).collect();
+    names.into_iter().cloned().collect()
+}
+
+/// The plans, with as many partitions as the topics have that they go by; `grown`: as those have once their own plan is
+/// carried out.
+fn resolved(plans: &[TopicPlan], cluster: &Cluster, grown: bool) -> Vec<TopicPlan> {
+    let mut resolved = plans.to_vec();
+    for plan in &mut resolved {
+        let Some(other) = &plan.partitioned_as else { continue };
+        let found = cluster.topics.get(other).and_then(|topic| i32::try_from(topic.replicas.len()).ok());
+        let planned = plans.iter().find(|plan| plan.name == *other).map(|plan| plan.partitions);
+        let wanted = match (found, planned) {
+            (Some(found), Some(planned)) if grown => Some(found.max(planned)),
+            (found, planned) => found.or(planned),
+        };
+        plan.partitions = wanted.unwrap_or(plan.partitions);
+    }
+    resolved
+}
+
 fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(ASK)).operation_timeout(Some(ASK))
 }
@@ -466,6 +495,7 @@ mod tests {
         TopicPlan {
             name: "events.x".into(),
             partitions: 12,
+            partitioned_as: None,
             replication,
             min_isr: None,
             retention: None,

@@ -203,6 +203,7 @@ mod tests {
         TopicPlan {
             name: "events.purchase_completed".into(),
             partitions: 12,
+            partitioned_as: None,
             replication: None,
             min_isr: None,
             retention: Some(30 * DAY),

@@ -114,7 +114,15 @@ pub(super) fn judge_topic(
         report.problems.push(finding(what, format!("set max.message.bytes={max_message_bytes}")));
     }
     let planned = usize::try_from(plan.partitions).unwrap_or(0);
-    if facts.partitions != planned {
+    if let Some(other) = plan.partitioned_as.as_ref().filter(|_| facts.partitions != planned) {
+        let what = format!("it has {} partitions, and {other} has {planned}", facts.partitions);
+        let hint = if facts.partitions < planned {
+            "run `hookbridge topics apply`".to_owned()
+        } else {
+            format!("give {other} as many: partitions cannot be taken away")
+        };
+        report.problems.push(finding(what, hint));
+    } else if facts.partitions != planned {
         let what = format!("it has {} partitions, and {planned} are configured", facts.partitions);
         report.warnings.push(finding(what, "more partitions move keys; fewer are impossible".to_owned()));
     }
@@ -137,6 +145,7 @@ mod tests {
         TopicPlan {
             name: "events.purchase_completed".into(),
             partitions: 12,
+            partitioned_as: None,
             replication: None,
             min_isr: None,
             retention: Some(Duration::from_secs(3600)),

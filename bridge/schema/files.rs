@@ -187,6 +187,16 @@ pub fn parse(text: &str, shared: &SharedTypes) -> Result<Parsed, Error> {
     Ok(Parsed { text: compact(text), references, inlined, schema })
 }
 
+/// A schema of our own records (receipts and the like), which needs no shared types: registered under its record's full
+/// name, that of Confluent's RecordNameStrategy.
+pub fn own(text: &str) -> Result<EventSchema, Error> {
+    let parsed = parse(text, &SharedTypes::default())?;
+    let mut schema = parsed.into_event("", "hookbridge", 1, String::new());
+    schema.subject = schema.full_name();
+    schema.event_type.clone_from(&schema.subject);
+    Ok(schema)
+}
+
 /// The text of a schema's file.
 pub fn read(path: &Path) -> Result<String, Error> {
     if std::fs::metadata(path).map_err(Error::Read)?.len() > MAX_FILE {

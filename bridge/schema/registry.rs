@@ -26,7 +26,7 @@ use super::answer::{Answer, causes};
 use super::cache::{DiskCache, digest};
 use super::inline::inline;
 use super::writer::{SchemaError, WriterSchema};
-use super::{EventSchema, Reference};
+use super::{EventSchema, Reference, files};
 use crate::config;
 
 /// From connecting to the last byte of the answer. A registry answers in milliseconds; waiting longer only delays
@@ -65,6 +65,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A fault of ours.
+    #[error("a schema of our own cannot be used: {reason}")]
+    Own { reason: String },
     #[error("the registry's client cannot be made: {reason}")]
     Client { reason: String },
 }
@@ -148,13 +151,26 @@ impl Registry {
     /// Found by content under its subject; where it is not there, registered if the configuration allows. Where the
     /// registry cannot be reached, the id that it gave before.
     pub async fn id_of(&self, schema: &EventSchema) -> Result<u32, Error> {
+        self.id(schema, self.inner.auto_register).await
+    }
+
+    /// The same of a schema of our own records, under its record name, whatever the configuration says of registering.
+    ///
+    /// # Errors
+    /// As [`Registry::id_of`]; [`Error::Own`] for a text that is no schema.
+    pub async fn own_id(&self, text: &str) -> Result<u32, Error> {
+        let schema = files::own(text).map_err(|error| Error::Own { reason: error.to_string() })?;
+        self.id(&schema, true).await
+    }
+
+    async fn id(&self, schema: &EventSchema, register: bool) -> Result<u32, Error> {
         match self.lookup(schema).await {
             Ok(found) => {
                 self.forget_if_replaced(schema, found).await;
                 if let Some(found) = found {
                     self.remember(schema, found).await;
                     Ok(found.id)
-                } else if self.inner.auto_register {
+                } else if register {
                     Ok(self.register(schema).await?.id)
                 } else {
                     Err(Error::NotRegistered {

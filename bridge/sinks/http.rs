@@ -165,7 +165,8 @@ fn classify(status: StatusCode, retry_after: Option<&str>, now_ms: i64) -> Outco
         429 => Outcome::Throttled { after },
         503 if after.is_some() => Outcome::Throttled { after },
         // A redirect that nobody follows: the endpoint has moved and the configuration has not.
-        300..=399 | 401 | 403 => Outcome::Misconfigured { reason },
+        300..=399 => Outcome::Misconfigured { reason },
+        401 | 403 => Outcome::Denied { reason },
         408 | 500..=599 => Outcome::Transient { reason },
         400..=499 => Outcome::Rejected { reason },
         _ => Outcome::Unknown { reason },

@@ -40,6 +40,7 @@ fn plan(name: &str, partitions: i32) -> TopicPlan {
     TopicPlan {
         name: name.to_owned(),
         partitions,
+        partitioned_as: None,
         replication: Some(1),
         min_isr: Some(1),
         retention: Some(Duration::from_secs(3600)),

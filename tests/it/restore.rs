@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hookbridge::config;
+use hookbridge::deliver::KeyId;
 use hookbridge::deliver::receipt::{Receipt, ReceiptOutcome};
 use hookbridge::deliver::restore::{Entry, restore};
 use hookbridge::kafka::restore::{Source, Step};
@@ -48,6 +49,7 @@ async fn prepared(client: &Client, events: &str, receipts: &str) {
     let plan = |name: &str| TopicPlan {
         name: name.to_owned(),
         partitions: 2,
+        partitioned_as: None,
         replication: Some(1),
         min_isr: Some(1),
         retention: Some(Duration::from_secs(3600)),
@@ -109,18 +111,19 @@ async fn every_receipt_is_read_in_order_and_what_is_none_is_named() {
     let (mut seen, mut unreadable, mut caught_up) = ([0, 0], Vec::new(), Vec::new());
     let mut take = |entry: Entry| {
         let at = usize::try_from(entry.partition).unwrap();
-        let Ok(receipt) = entry.seen else {
+        let Ok(receipt) = entry.read else {
             unreadable.push((entry.partition, entry.offset));
             return;
         };
-        assert_eq!(receipt.origin_offset, seen[at], "in order, none left out");
-        assert_eq!(entry.key.as_deref(), Some(format!("customer-{}", seen[at] % 1000).as_bytes()));
+        assert_eq!(receipt.origin, seen[at], "in order, none left out");
+        let key = format!("customer-{}", seen[at] % 1000);
+        assert_eq!(receipt.key, KeyId::of(Some(key.as_bytes()), receipt.delivery_id));
         seen[at] += 1;
     };
     while caught_up.len() < 2 {
         match tokio::time::timeout(PATIENCE, reading.next()).await.expect("a step in time").expect("no end") {
-            Step::Records(entries) => entries.into_iter().for_each(&mut take),
-            Step::CaughtUp { partition } => caught_up.push(partition),
+            Step::Records { records, .. } => records.into_iter().for_each(&mut take),
+            Step::CaughtUp { partition, next } => caught_up.push((partition, next)),
             Step::Committed(found) => assert_eq!(found.len(), 2),
             Step::Waiting(wait) => panic!("{wait:?}"),
             Step::Failed(error) => panic!("{error}"),
@@ -129,6 +132,9 @@ async fn every_receipt_is_read_in_order_and_what_is_none_is_named() {
     println!("{} receipts in {:?}", 2 * RECEIPTS, began.elapsed());
     assert_eq!((seen, unreadable), ([i64::from(RECEIPTS); 2], vec![(0, i64::from(RECEIPTS))]));
 
+    caught_up.sort_unstable();
+    assert_eq!(caught_up, [(0, i64::from(RECEIPTS) + 1), (1, i64::from(RECEIPTS))]);
+
     // It goes on as the follower: what is written later comes, too.
     let publisher = Publisher::start(&client, Limits::default()).unwrap();
     let value = receipt(1, RECEIPTS);
@@ -136,7 +142,10 @@ async fn every_receipt_is_read_in_order_and_what_is_none_is_named() {
         Outgoing { topic: &receipts, partition: Some(1), key: None, value: &value, headers: &[], timestamp_ms: None };
     publisher.publish(later).unwrap().await.unwrap();
     match tokio::time::timeout(PATIENCE, reading.next()).await.expect("in time").expect("no end") {
-        Step::Records(entries) => assert_eq!((entries[0].partition, entries[0].offset), (1, i64::from(RECEIPTS))),
+        Step::Records { records, read_to } => {
+            assert_eq!((records[0].partition, records[0].offset), (1, i64::from(RECEIPTS)));
+            assert_eq!(read_to, [(1, i64::from(RECEIPTS) + 1)].into());
+        }
         other => panic!("{other:?}"),
     }
 }

@@ -406,7 +406,7 @@ impl World {
                     .receipt
                     .as_ref()
                     .filter(|receipt| readable && matches!(receipt.fate, Fate::Parked | Fate::Requeued));
-                let record = receipt.map(|receipt| Record::clone(&receipt.record));
+                let record = receipt.map(|receipt| Arc::clone(&receipt.record));
                 self.soon(50, Event::Input(life, Input::Fetched { call, record }));
             }
             Action::Call { call, delivery_id, record, .. } => self.call(life, call, delivery_id, &record),

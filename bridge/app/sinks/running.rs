@@ -6,12 +6,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{Maker, Recipe, Surroundings, deliver, keep, part};
+use super::{Maker, Recipe, Surroundings, Worker, deliver, keep, part};
 use crate::app::changes::Changes;
 use crate::app::compile::{CompiledEvent, CompiledSink};
 use crate::app::{Error, Stop};
 use crate::config::Config;
-use crate::deliver::{Worker, restart_pause};
+use crate::deliver::restart_pause;
 
 /// The sinks that run, by name.
 pub(in crate::app) struct Running {

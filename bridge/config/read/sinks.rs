@@ -166,8 +166,8 @@ fn purpose(map: &mut Map<'_>, kind: Option<Kind>) -> Purpose {
 
 fn guarantee(map: &mut Map<'_>, kind: Option<Kind>) -> Option<Guarantee> {
     let field = map.field("guarantee");
-    let asked = field.choice(GUARANTEES)?;
     let given = kind.map(Kind::guarantees).unwrap_or_default();
+    let Some(asked) = field.choice(GUARANTEES) else { return given.first().copied() };
     if !given.is_empty() && !given.contains(&asked) {
         let names: Vec<&str> = given.iter().map(|guarantee| guarantee.name()).collect();
         field.error_with_hint(

@@ -385,7 +385,7 @@ impl Line {
         &mut self,
         partitions: &mut BTreeMap<TopicPartition, Partition>,
         id: CallId,
-        record: Option<Record>,
+        record: Option<Arc<Record>>,
         turn: &mut Turn<'_>,
     ) {
         let Some(call) = self.calls.get_mut(&id) else { return };
@@ -393,7 +393,7 @@ impl Line {
         let Some(partition) = partition else { return };
         let key = call.key;
         if let Some(record) = record {
-            call.record = Some(Arc::new(record));
+            call.record = Some(record);
             self.go(partition, id, turn);
         } else {
             self.cancel(partition, id);

@@ -1,6 +1,6 @@
 //! What a sink that is called over HTTP, or writes to Kafka, does next. Pure: one closed set of inputs in, actions out,
 //! time and chance being arguments, so that `tests/sim` can drive it through any order of answers, rebalances, crashes
-//! and lost commits. Nothing calls it yet but that simulator; Postgres has a flow of its own.
+//! and lost commits. `drive` is who carries it out; Postgres has a flow of its own.
 //!
 //! ```text
 //!   Assigned ─▶ Restore ─▶ Followed… Restored ─▶ Start ─▶ Records ─▶ window ─▶ keys ─▶ Call ─▶ CallEnded ─┐
@@ -146,6 +146,30 @@ impl Machine {
     #[must_use]
     pub fn deepest(&self) -> usize {
         self.partitions.values().map(|partition| partition.window.len()).max().unwrap_or_default()
+    }
+
+    /// Keys that wait outside the window.
+    #[must_use]
+    pub fn parked_keys(&self) -> usize {
+        self.partitions.values().map(|partition| partition.keys.parked_count()).sum()
+    }
+
+    /// Partitions whose receipts are being read: nothing is sent for them.
+    #[must_use]
+    pub fn restoring(&self) -> usize {
+        self.partitions.values().filter(|partition| !partition.restored).count()
+    }
+
+    /// Nothing passes: the sink is probed, and nothing is a dead letter.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.line.breaker.is_open()
+    }
+
+    /// Some key waits for its next attempt.
+    #[must_use]
+    pub fn is_retrying(&self) -> bool {
+        self.partitions.values().any(|partition| partition.keys.due().is_some())
     }
 
     /// When a call may go out by the mere passing of time.

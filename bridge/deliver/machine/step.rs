@@ -88,7 +88,7 @@ pub enum Input {
     /// The answer to [`Action::Fetch`]; `None`: it could not be read now.
     Fetched {
         call: CallId,
-        record: Option<Record>,
+        record: Option<Arc<Record>>,
     },
     CallEnded {
         call: CallId,

@@ -1,0 +1,77 @@
+//! Sinks that have receipts: what their worker is made of.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Error, Maker, Surroundings};
+use crate::config::{self, Guarantee, SinkKind};
+use crate::deliver::drive::{Names, Target, Worker};
+use crate::deliver::machine::Settings;
+use crate::deliver::Limits;
+use crate::kafka::{Consumer, TransactionalId};
+use crate::sinks::http::Http;
+
+/// Of each partition's window: a second's work of a fast sink, so that a commit on its way holds nobody up.
+const WINDOW_RECORDS: usize = 4_000;
+
+/// And in bytes: with the default of 12 partitions, under 50 MiB for a sink.
+const WINDOW_BYTES: usize = 4 << 20;
+
+/// Delivery ids remembered for each partition, some 150 bytes each: 15 MiB. Past it the oldest go first, and the sink's own
+/// memory of ids decides.
+const MAX_SEEN: usize = 100_000;
+
+/// Parked records of each partition, some 300 bytes each: past it a failing key holds its partition, and no others.
+const MAX_OPEN: usize = 10_000;
+
+/// Receipts in one transaction: acknowledged in a fraction of a second, and held twice meanwhile.
+const MAX_TRANSACTION: usize = 5_000;
+
+impl Maker {
+    /// A worker with receipts, where the sink is of a kind that has them and the cluster has transactions.
+    pub(super) fn driven(&self) -> Result<Option<Worker>, Error> {
+        let Surroundings { client, registry, told, instance, real_cluster, largest, .. } = &*self.around;
+        let recipe = &*self.recipe;
+        let SinkKind::Http(http) = &recipe.config.kind else { return Ok(None) };
+        if !real_cluster {
+            return Ok(None);
+        }
+        let name = recipe.config.name.as_str();
+        let target = Http::new(name, http, &recipe.allow).map_err(|source| self.impossible(source.into()))?;
+        let topics: Vec<String> = recipe.topics.keys().cloned().collect();
+        let prefix = format!("{}hookbridge", recipe.prefix);
+        Ok(Some(Worker {
+            names: Names::new(&recipe.prefix, name, instance, topics.iter().map(String::as_str)),
+            client: client.clone(),
+            group: recipe.group.clone(),
+            consumer: Consumer::subscribe(client, &recipe.group, &topics).map_err(Error::Kafka)?,
+            transactional_id: TransactionalId::new(&prefix, name, instance),
+            registry: registry.clone(),
+            policy: self.policy.clone(),
+            target: Target::Http(target),
+            settings: settings(&recipe.config, http.concurrency, http.pacing),
+            largest: *largest,
+            observer: Arc::clone(&told.observer),
+            paused: self.around.paused(name),
+        }))
+    }
+}
+
+fn settings(sink: &config::Sink, concurrency: usize, pacing: config::Pacing) -> Settings {
+    let guarantee = sink.guarantee.unwrap_or(Guarantee::EffectivelyOnce);
+    // `dedupe.window` is what the file says of the receiver's memory as well: past it an id protects nothing.
+    let vendor_window: Option<Duration> = (guarantee == Guarantee::EffectivelyOnce).then_some(pacing.dedupe_window);
+    Settings {
+        guarantee,
+        window: Limits { records: WINDOW_RECORDS, bytes: WINDOW_BYTES },
+        concurrency,
+        rate: pacing.rate_limit,
+        in_place: pacing.in_place,
+        max_age: pacing.max_age,
+        dedupe_window: pacing.dedupe_window,
+        vendor_window,
+        max_seen: MAX_SEEN,
+        max_open: MAX_OPEN,
+        max_transaction: MAX_TRANSACTION,
+    }
+}

@@ -1,0 +1,124 @@
+//! From what the machine wants committed to one transaction of Kafka's, and back to what that means for the machine.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Names;
+use crate::causes::chain;
+use crate::deliver::dead::Grave;
+use crate::deliver::receipt::receipt_of;
+use crate::deliver::restore::Bookmark;
+use crate::deliver::settle::{Fate, Receipt, Transaction, TxnAnswer};
+use crate::kafka::{self, Batch, Finish, Membership, TopicPartition, Transactor, Write};
+
+/// Between two looks at a producer whose last end is unknown.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// A receipt of a delivery is some 150 bytes; a longer one grows.
+const USUAL: usize = 256;
+
+/// A batch, and where in it each receipt of the transaction stands.
+pub(super) struct Filled {
+    pub(super) batch: Batch,
+    places: Vec<usize>,
+}
+
+impl Filled {
+    pub(super) fn new(transaction: &Transaction, names: &Names, schema_id: u32) -> Self {
+        let mut writes: BTreeMap<&TopicPartition, Vec<Write>> = BTreeMap::new();
+        let mut within = Vec::with_capacity(transaction.receipts.len());
+        for receipt in &transaction.receipts {
+            let part = writes.entry(&receipt.at).or_default();
+            within.push((&receipt.at, part.len()));
+            part.push(receipt_write(receipt, names, schema_id));
+            if let Fate::Dead(reason) = receipt.fate {
+                part.push(dead_letter(receipt, reason.name(), names));
+            }
+        }
+        // A batch goes partition after partition, in their order.
+        let mut begins = HashMap::with_capacity(writes.len());
+        let mut before = 0;
+        for (at, part) in &writes {
+            begins.insert(*at, before);
+            before += part.len();
+        }
+        let places = within.iter().map(|(at, place)| begins.get(at).copied().unwrap_or_default() + place).collect();
+        let mut batch = Batch::default();
+        for progress in &transaction.progress {
+            let metadata = Bookmark { receipts_from: progress.receipts_from }.write();
+            let part = writes.remove(&progress.at).unwrap_or_default();
+            batch.hold(&progress.at, progress.epoch, progress.next, metadata, part);
+        }
+        Self { batch, places }
+    }
+}
+
+fn receipt_write(receipt: &Receipt, names: &Names, schema_id: u32) -> Write {
+    let mut value = Vec::with_capacity(USUAL);
+    receipt_of(receipt).encode(schema_id, &mut value);
+    Write {
+        topic: names.receipts(&receipt.at.topic),
+        partition: Some(receipt.at.partition),
+        key: receipt.record.key.clone(),
+        value: Some(value),
+        headers: Vec::new(),
+        timestamp_ms: None,
+    }
+}
+
+fn dead_letter(receipt: &Receipt, reason: &str, names: &Names) -> Write {
+    let record = &receipt.record;
+    let grave = Grave {
+        sink: names.sink.to_string(),
+        delivery_id: receipt.delivery_id,
+        origin_topic: receipt.at.topic.to_string(),
+        origin_partition: receipt.at.partition,
+        origin_offset: receipt.offset,
+        reason: reason.to_owned(),
+        message: receipt.detail.clone(),
+        attempts: receipt.attempts,
+    };
+    Write {
+        topic: Arc::clone(&names.dead),
+        partition: None,
+        key: record.key.clone(),
+        value: record.value.clone(),
+        headers: grave.headers(record, &names.instance),
+        // Its own time would let it expire with the event, which may be hours from now.
+        timestamp_ms: None,
+    }
+}
+
+/// Commits, and decides what nobody knows before it says so.
+pub(super) async fn commit(
+    sink: &str,
+    mut transactor: Transactor,
+    filled: Filled,
+    membership: &Membership,
+) -> (Transactor, TxnAnswer) {
+    let Filled { batch, places } = filled;
+    let answer = match transactor.commit(batch, membership).await {
+        Finish::Committed { offsets } => {
+            let positions: Option<Vec<i64>> = places.iter().map(|place| offsets.get(*place).copied()).collect();
+            match positions {
+                Some(positions) => TxnAnswer::Committed { positions },
+                // Not to be: then the receipts say it.
+                None => TxnAnswer::Unknown,
+            }
+        }
+        Finish::Aborted { .. } => TxnAnswer::Aborted,
+        Finish::Fenced => TxnAnswer::Fenced,
+        Finish::Unknown(_) => loop {
+            match transactor.ready().await {
+                Ok(()) => break TxnAnswer::Unknown,
+                Err(kafka::Error::Fenced { .. }) => break TxnAnswer::Fenced,
+                Err(error) => {
+                    tracing::warn!(sink, error = chain(&error), "the end of a transaction is not decided yet");
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+            }
+        },
+    };
+    (transactor, answer)
+}

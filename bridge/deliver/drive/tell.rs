@@ -1,0 +1,112 @@
+//! What people hear of a sink: log lines and numbers.
+
+use std::time::Duration;
+
+use crate::causes::chain;
+use crate::clock;
+use crate::deliver::machine::{Ended, Notice};
+use crate::deliver::receipt::received_at;
+use crate::deliver::settle::{Fate, Receipt};
+use crate::deliver::{Observer, seconds_between};
+use crate::kafka::transact::Counts;
+use crate::outcome::Outcome;
+use crate::schema::registry;
+
+/// Between two questions to a registry that does not answer.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+/// Asks until there is an answer, or an error that does not pass.
+pub(super) async fn patiently<T, F>(sink: &str, mut ask: impl FnMut() -> F) -> Result<T, registry::Error>
+where
+    F: Future<Output = Result<T, registry::Error>>,
+{
+    let mut told = false;
+    loop {
+        match ask().await {
+            Err(error) if error.is_transient() => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(sink, error = chain(&error), "the schema of receipts is waited for");
+                }
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// The class of a call for the metrics. `None`: the sink was not called, on purpose.
+pub(super) fn class(ended: &Ended, sent: bool) -> Option<&'static str> {
+    match ended {
+        Ended::Delivered => sent.then(|| Outcome::Delivered.class()),
+        Ended::Skipped(_) => None,
+        Ended::Failed(outcome) => Some(outcome.class()),
+    }
+}
+
+pub(super) fn settled(observer: &dyn Observer, sink: &str, receipts: &[Receipt]) {
+    let now = clock::now_ms();
+    for receipt in receipts {
+        let received = if receipt.fate == Fate::Delivered { received_at(&receipt.record) } else { None };
+        let latency = received.map(|received| seconds_between(received, now));
+        observer.settled(sink, receipt.fate.name(), receipt.fate.reason(), latency);
+        if let Fate::Dead(reason) = receipt.fate {
+            tracing::error!(
+                sink,
+                at = %receipt.at,
+                offset = receipt.offset,
+                delivery_id = %receipt.delivery_id,
+                attempts = receipt.attempts,
+                reason = reason.name(),
+                message = receipt.detail,
+                "a dead letter"
+            );
+        }
+    }
+}
+
+pub(super) fn transactions(observer: &dyn Observer, sink: &str, before: &Counts, now: &Counts) {
+    let mut more = |result: &'static str, reason: &'static str, count: u64, was: u64| {
+        if count > was {
+            observer.transactions(sink, result, reason, count - was);
+        }
+    };
+    more("committed", "", now.committed, before.committed);
+    more("unknown", "", now.unknown, before.unknown);
+    for (reason, count) in &now.aborted {
+        more("aborted", reason, *count, before.aborted.get(reason).copied().unwrap_or_default());
+    }
+    for (reason, count) in &now.replaced {
+        more("replaced", reason, *count, before.replaced.get(reason).copied().unwrap_or_default());
+    }
+}
+
+pub(super) fn notice(sink: &str, notice: &Notice) {
+    match notice {
+        Notice::Held { outcome } => tracing::error!(
+            sink,
+            class = outcome.class(),
+            reason = outcome.reason(),
+            "held: nothing passes, so the sink is probed until it answers; nothing is lost and nothing is a dead letter"
+        ),
+        Notice::Recovered => tracing::info!(sink, "the sink answers, and is delivered to again"),
+        Notice::Throttled { until } => {
+            let now = Duration::from_millis(u64::try_from(clock::now_ms()).unwrap_or_default());
+            tracing::warn!(sink, pause = ?until.saturating_sub(now), "the sink asks for a pause");
+        }
+        Notice::Parked { at, offset, delivery_id } => tracing::warn!(
+            sink,
+            %at,
+            offset,
+            %delivery_id,
+            "parked: an event fails, and it and what follows it under its key wait outside while others pass"
+        ),
+        Notice::Unsure { partitions } => {
+            let partitions: Vec<String> = partitions.iter().map(ToString::to_string).collect();
+            let partitions = partitions.join(" ");
+            tracing::warn!(sink, partitions, "nobody knows whether a transaction was committed; the receipts are read again");
+        }
+        Notice::LetGo { at } => {
+            tracing::warn!(sink, %at, "a partition was let go with something under way; the next owner may call for it again");
+        }
+    }
+}
