@@ -65,7 +65,7 @@ pub(super) fn settled(observer: &dyn Observer, sink: &str, receipts: &[Receipt])
 }
 
 pub(super) fn transactions(observer: &dyn Observer, sink: &str, before: &Counts, now: &Counts) {
-    let mut more = |result: &'static str, reason: &'static str, count: u64, was: u64| {
+    let more = |result: &'static str, reason: &'static str, count: u64, was: u64| {
         if count > was {
             observer.transactions(sink, result, reason, count - was);
         }
