@@ -18,6 +18,7 @@ mod crash;
 mod dedupe;
 mod drain;
 mod harness;
+mod http_sink;
 mod kafka_edge;
 mod kafka_read;
 mod load;

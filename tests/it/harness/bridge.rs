@@ -35,6 +35,8 @@ pub(crate) struct Setup {
     /// Lines of `ingest`, and sources beside the usual ones, each with its indent.
     pub(crate) more_ingest: &'static str,
     pub(crate) more_sources: String,
+    /// What else the file ends with: sinks, where there is no database.
+    pub(crate) tail: String,
     pub(crate) ingest_port: u16,
     pub(crate) admin_port: u16,
 }
@@ -53,6 +55,7 @@ impl Setup {
             drain_timeout: "20s",
             more_ingest: "",
             more_sources: String::new(),
+            tail: String::new(),
             ingest_port: free_port(),
             admin_port: free_port(),
         }
@@ -73,7 +76,7 @@ impl Setup {
     /// What [`Setup::write`] writes.
     pub(crate) fn yaml(&self) -> String {
         let Self { prefix, bootstrap, registry, deadline, drain_timeout, ingest_port, admin_port, .. } = self;
-        let Self { more_ingest, more_sources, partitions, .. } = self;
+        let Self { more_ingest, more_sources, partitions, tail, .. } = self;
         let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/schemas");
         let sinks = self.database.as_ref().map(|url| {
             format!(
@@ -169,7 +172,7 @@ sources:
     events:
       - event: contact_added
         map: '{{ email_sha256: (.email | normalize_email | sha256), form: .form_id, consent: (.consent // {{}}) }}'
-{more_sources}{sinks}"#,
+{more_sources}{sinks}{tail}"#,
             cache = self.folder.join("registry-cache").display(),
             schemas = schemas.display(),
             shop = BASE64.encode(SHOP_KEY),

@@ -11,6 +11,7 @@ pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod reader;
+pub(crate) mod receiver;
 pub(crate) mod registry;
 pub(crate) mod senders;
 
