@@ -150,3 +150,168 @@ async fn every_event_reaches_the_receiver_once_signed_and_its_receipt_says_so() 
     assert_eq!(receiver.calls().len(), 220, "what was delivered before the restart is not sent after it");
     check_order(&receiver, 220);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_event_is_a_dead_letter_and_its_partition_goes_on() {
+    let receiver = Receiver::start().await;
+    receiver.answer(|call| if call.customer() == "c1" { Answer::Status(422) } else { Answer::Status(204) });
+    let bridge = Bridge::start(setup("dead", &receiver, "a", "")).await;
+    let customers = customers(6);
+    send_all(&bridge, &customers, 0, 3).await;
+    receiver.wait_taken(15, SOON).await;
+    wait_settled(&bridge, 18).await;
+    assert_eq!(receiver.calls().len(), 18, "an event that will never pass is not tried again");
+
+    let (dead, events) = (bridge.topic("dead.crm"), bridge.topic("events.order_placed"));
+    let found = services().read(&[&dead]);
+    let origins: HashMap<(i32, i64), _> =
+        services().read(&[&events]).into_iter().map(|record| ((record.partition, record.offset), record)).collect();
+    assert_eq!(found.len(), 3);
+    let receipts = receipts(&bridge).await;
+    for record in found {
+        let header = |name: &str| record.header(name).unwrap_or_else(|| panic!("no {name} in {record:?}"));
+        assert_eq!(header("__connect.errors.topic"), events);
+        let place = (header("__connect.errors.partition"), header("__connect.errors.offset"));
+        let origin = &origins[&(place.0.parse().unwrap(), place.1.parse().unwrap())];
+        assert_eq!((&record.key, &record.value), (&origin.key, &origin.value), "the original bytes");
+        assert_eq!(header("ce_id"), origin.header("ce_id").unwrap(), "and the original headers");
+        assert_eq!(header("__connect.errors.connector.name"), "crm");
+        assert!(header("__connect.errors.exception.message").contains("422"));
+        let receipt = receipts[header("hookbridge-delivery-id")].last().expect("a receipt");
+        assert_eq!((&receipt["outcome"], &receipt["reason"]), (&"dead".into(), &"rejected".into()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_fails_parks_while_others_pass_and_is_delivered_in_order_once_the_receiver_is_mended() {
+    let receiver = Receiver::start().await;
+    let (broken, tried) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+    let (is_broken, counted) = (Arc::clone(&broken), Arc::clone(&tried));
+    receiver.answer(move |call| {
+        if call.customer() == "c1" && is_broken.load(Ordering::SeqCst) {
+            counted.fetch_add(1, Ordering::SeqCst);
+            return Answer::Status(500);
+        }
+        Answer::Status(204)
+    });
+    let setup = setup("parked", &receiver, "a", "    retry: { in_place: 1s, max_age: 1h }\n");
+    let mut bridge = Bridge::start(setup).await;
+    let customers = customers(6);
+    send_all(&bridge, &customers, 0, 4).await;
+    receiver.wait_taken(20, SOON).await;
+    let parked = |receipts: &BTreeMap<String, Vec<Value>>| {
+        receipts.values().filter(|all| all.last().expect("one")["outcome"] == "parked").count()
+    };
+    eventually("the key to be parked", SOON, async || (parked(&receipts(&bridge).await) == 4).then_some(())).await;
+
+    // The next owner knows what is parked, and what comes for its key parks behind it.
+    bridge.ask_to_stop();
+    assert_eq!(bridge.wait_ended(SOON).code(), Some(0), "{}", bridge.log());
+    bridge.restart();
+    bridge.wait_ready().await;
+    send_all(&bridge, &customers, 4, 1).await;
+    receiver.wait_taken(25, SOON).await;
+    broken.store(false, Ordering::SeqCst);
+    receiver.wait_taken(30, Duration::from_secs(120)).await;
+    check_order(&receiver, 30);
+    assert!(receiver.times_taken().values().all(|times| *times == 1), "{:?}", receiver.times_taken());
+    eventually("every delivery to have its receipt", SOON, async || {
+        let receipts = receipts(&bridge).await;
+        let all = receipts.values().all(|all| all.last().expect("one")["outcome"] == "delivered");
+        (all && receipts.len() == 30).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_dies_between_the_answer_and_the_commit_repeats_under_the_same_id_at_most() {
+    let receiver = Receiver::start().await;
+    let mut bridge = Bridge::start(setup("kill", &receiver, "a", "")).await;
+    let customers = customers(24);
+    for round in 0..3 {
+        let answered = Arc::new(Notify::new());
+        let (word, count) = (Arc::clone(&answered), AtomicUsize::new(0));
+        receiver.answer(move |_| {
+            if count.fetch_add(1, Ordering::SeqCst) == 30 {
+                word.notify_one();
+            }
+            Answer::Status(204)
+        });
+        send_all(&bridge, &customers, round * 4, 4).await;
+        answered.notified().await;
+        bridge.kill9();
+        bridge.restart();
+        bridge.wait_ready().await;
+    }
+    receiver.answer(|_| Answer::Status(204));
+    receiver.wait_taken(24 * 12, AFTER_A_CRASH).await;
+    wait_settled(&bridge, 1).await;
+    check_order(&receiver, 24 * 12);
+    let repeated = receiver.times_taken().into_values().filter(|times| *times > 1).count();
+    // What was answered since the last commit, and no more: sixteen at once, for the time of one transaction.
+    assert!(repeated <= 3 * 24 * 4, "{repeated} deliveries were repeated");
+    eventually("every delivery to have one receipt", SOON, async || {
+        let receipts = receipts(&bridge).await;
+        let once = receipts.values().all(|all| all.iter().filter(|one| one["outcome"] == "delivered").count() == 1);
+        (once && receipts.len() == 24 * 12).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarts_in_good_order_under_load_repeat_no_call() {
+    const RESTARTS: usize = 5;
+    let receiver = Receiver::start().await;
+    let mut bridge = Bridge::start(setup("restarts", &receiver, "a", "")).await;
+    let customers = customers(30);
+    for restart in 0..RESTARTS {
+        let before = receiver.times_taken().len();
+        send_all(&bridge, &customers, restart * 10, 10).await;
+        // Some are delivered, some are out, some wait.
+        receiver.wait_taken(before + 40, SOON).await;
+        bridge.ask_to_stop();
+        assert_eq!(bridge.wait_ended(SOON).code(), Some(0), "{}", bridge.log());
+        bridge.restart();
+        bridge.wait_ready().await;
+    }
+    receiver.wait_taken(RESTARTS * 300, SOON).await;
+    check_order(&receiver, RESTARTS * 300);
+    assert_eq!(receiver.calls().len(), RESTARTS * 300, "no call was repeated");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_processes_that_share_the_partitions_one_is_killed_and_everything_arrives_in_order() {
+    let receiver = Receiver::start().await;
+    let first = Bridge::start(setup("shared", &receiver, "a", "")).await;
+    let mut other = Bridge::start(second(&first.setup, "b")).await;
+    let customers = customers(40);
+    send_all(&first, &customers, 0, 5).await;
+    receiver.wait_taken(200, SOON).await;
+    eventually("both to have delivered", SOON, async || {
+        let [one, two] = [first.metrics().await, other.metrics().await]
+            .map(|metrics| metrics.sum("hookbridge_settlements_total", &[("sink", "crm")]));
+        (one > 0.0 && two > 0.0 || one + two < 200.0).then_some(())
+    })
+    .await;
+    send_all(&first, &customers, 5, 5).await;
+    other.kill9();
+    send_all(&first, &customers, 10, 5).await;
+    receiver.wait_taken(600, AFTER_A_CRASH).await;
+    check_order(&receiver, 600);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_whose_slot_another_one_has_taken_ends_with_exit_code_78() {
+    let receiver = Receiver::start().await;
+    let mut first = Bridge::start(setup("fenced", &receiver, "a", "")).await;
+    let customers = customers(8);
+    send_all(&first, &customers, 0, 2).await;
+    receiver.wait_taken(16, SOON).await;
+    wait_settled(&first, 16).await;
+    let other = Bridge::start(second(&first.setup, "a")).await;
+    send_all(&other, &customers, 2, 10).await;
+    assert_eq!(first.wait_ended(SOON).code(), Some(78), "{}", first.log());
+    assert!(first.log().contains("has the same `instance`"), "{}", first.log());
+    receiver.wait_taken(96, AFTER_A_CRASH).await;
+    check_order(&receiver, 96);
+}
