@@ -22,6 +22,8 @@ pub mod header {
     /// `<n>:<SHA-256 in hex>`: the event's place among those of its request, and the digest of the source's `replay_key`,
     /// where it has one, so that a bridge that starts anew knows which keys came.
     pub const REPLAY_KEY: &str = "hookbridge-replay-key";
+    /// The same on every attempt of one sink at one event ([`super::Identity::delivery_id`]).
+    pub const DELIVERY_ID: &str = "hookbridge-delivery-id";
     pub const REASON: &str = "hookbridge-reason";
     /// How many events a quarantined request has; left out, as the next, where that could not be told.
     pub const EVENTS: &str = "hookbridge-events";

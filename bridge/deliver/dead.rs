@@ -6,6 +6,7 @@
 use uuid::Uuid;
 
 use super::settle::DeadReason;
+use crate::event::header;
 use crate::kafka::Record;
 
 const TOPIC: &str = "__connect.errors.topic";
@@ -16,8 +17,8 @@ const TASK: &str = "__connect.errors.task.id";
 const STAGE: &str = "__connect.errors.stage";
 const CLASS: &str = "__connect.errors.exception.class.name";
 const MESSAGE: &str = "__connect.errors.exception.message";
-/// The delivery id, by which readers know a dead letter that was written twice.
-const DELIVERY_ID: &str = "hookbridge-delivery-id";
+/// By which readers know a dead letter that was written twice.
+const DELIVERY_ID: &str = header::DELIVERY_ID;
 /// Calls that were made for it.
 const ATTEMPTS: &str = "hookbridge-attempts";
 

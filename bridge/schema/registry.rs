@@ -251,6 +251,12 @@ impl Registry {
         }
     }
 
+    /// Where a schema of the registry is read: what `ce_dataschema` says.
+    #[must_use]
+    pub fn address_of(&self, id: u32) -> String {
+        format!("{}/schemas/ids/{id}", self.inner.shown_url)
+    }
+
     fn lookup_text<'a>(&'a self, subject: &'a str, text: &'a str, references: &'a [Reference]) -> Lookup<'a> {
         Box::pin(async move {
             let mut named = Vec::with_capacity(references.len());

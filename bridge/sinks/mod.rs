@@ -4,6 +4,7 @@
 pub mod egress;
 pub mod http;
 pub mod json;
+pub mod kafka;
 pub mod postgres;
 
 use std::fmt;

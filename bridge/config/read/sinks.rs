@@ -85,7 +85,7 @@ fn sink(name: &str, map: &mut Map<'_>, events: &BTreeMap<String, EventDef>, know
     let guarantee = guarantee(map, kind);
     let kind = match kind {
         Some(Kind::Postgres) => SinkKind::Postgres(postgres(map, &taken)),
-        Some(Kind::Kafka) => SinkKind::Kafka { topic: kafka_topic(map, events) },
+        Some(Kind::Kafka) => SinkKind::Kafka { topic: kafka_topic(map, events, &taken) },
         Some(Kind::Http) => SinkKind::Http(http(map)),
         Some(Kind::Preset) => SinkKind::Preset(preset(map)),
         None => {
@@ -229,11 +229,28 @@ fn identifier(text: &str) -> Result<String, String> {
 
 // === Kafka ===
 
-fn kafka_topic(map: &mut Map<'_>, events: &BTreeMap<String, EventDef>) -> String {
+fn kafka_topic(map: &mut Map<'_>, events: &BTreeMap<String, EventDef>, taken: &[String]) -> String {
     let field = map.required("topic");
-    let topic = field.parsed(names::topic).unwrap_or_default();
-    if let Some((event, _)) = events.iter().find(|(_, event)| event.topic == topic) {
+    let filled = |text: &str| -> Vec<String> {
+        taken.iter().map(|event| text.replace("{event_type}", event)).collect()
+    };
+    let readable = |text: &str| match filled(text).iter().find_map(|name| names::topic(name).err()) {
+        Some(error) if text.replace("{event_type}", "").contains(['{', '}']) => {
+            Err(format!("holds another `{{...}}` than `{{event_type}}`, and {error}"))
+        }
+        Some(error) => Err(error),
+        None => Ok(text.to_owned()),
+    };
+    let topic = field.parsed(readable).unwrap_or_default();
+    let filled = filled(&topic);
+    if let Some((event, _)) = events.iter().find(|(_, event)| filled.contains(&event.topic)) {
         field.error(format!("{} is the topic of the event `{event}`: the sink would feed itself", field.quoted()));
+    }
+    if taken.len() > 1 && !topic.is_empty() && !topic.contains("{event_type}") {
+        field.warning(
+            "takes several event types, whose schemas a registry refuses under one subject unless they are compatible",
+            "write `{event_type}` into the topic, or set the subject's compatibility to NONE",
+        );
     }
     topic
 }
