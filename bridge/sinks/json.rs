@@ -170,8 +170,8 @@ pub(crate) fn scalar_text(schema: &Schema, value: &Value) -> Result<String, Erro
         Value::Boolean(value) => value.to_string(),
         Value::Int(value) => value.to_string(),
         Value::Long(value) => value.to_string(),
-        Value::Float(value) => float_text(f64::from(*value), &format!("{value:?}")),
-        Value::Double(value) => float_text(*value, &format!("{value:?}")),
+        Value::Float(value) => float_text(f64::from(*value), &format!("{value:?}"), FLOAT_INTEGERS),
+        Value::Double(value) => float_text(*value, &format!("{value:?}"), f64::INFINITY),
         Value::String(value) | Value::Enum(_, value) => value.clone(),
         Value::Date(days) => calendar::date(i64::from(*days)),
         Value::TimeMillis(count) => calendar::time(i64::from(*count), Unit::Millis),
@@ -205,14 +205,19 @@ pub(crate) fn scalar_text(schema: &Schema, value: &Value) -> Result<String, Erro
     })
 }
 
-fn float_text(value: f64, shortest: &str) -> String {
+/// Below it a float's shortest text is the integer itself. Above, `11175179000` would say more than the float holds, and
+/// whoever reads integers exactly, as `schema/plan` does, would refuse it.
+const FLOAT_INTEGERS: f64 = 16_777_216.0;
+
+/// `bare_below`: whole numbers below it stand without a point. (Rust writes doubles that are longer with an exponent.)
+fn float_text(value: f64, shortest: &str, bare_below: f64) -> String {
     // PostgreSQL and XML Schema share these names; JSON has none of its own.
     if value.is_nan() {
         "NaN".into()
     } else if value.is_infinite() {
         if value > 0.0 { "Infinity".into() } else { "-Infinity".into() }
     } else {
-        shortest.strip_suffix(".0").unwrap_or(shortest).into()
+        shortest.strip_suffix(".0").filter(|_| value.abs() < bare_below).unwrap_or(shortest).into()
     }
 }
 
@@ -336,6 +341,8 @@ mod tests {
             (r#""long""#, Value::Long(i64::MAX), "9223372036854775807"),
             (r#""double""#, Value::Double(0.1), "0.1"),
             (r#""float""#, Value::Float(0.1), "0.1"),
+            (r#""float""#, Value::Float(2.0), "2"),
+            (r#""float""#, Value::Float(11_175_179_000.0), "11175179000.0"),
             (r#""double""#, Value::Double(f64::NAN), r#""NaN""#),
             (r#""double""#, Value::Double(f64::NEG_INFINITY), r#""-Infinity""#),
             (r#""bytes""#, Value::Bytes(vec![0, 255]), r#""AP8=""#),
