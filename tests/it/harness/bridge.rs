@@ -313,7 +313,7 @@ struct Sample {
 }
 
 impl Metrics {
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let samples = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
         Self(samples.map(|line| Sample::parse(line).unwrap_or_else(|| panic!("not a sample: {line:?}"))).collect())
     }

@@ -129,6 +129,10 @@ impl Random {
         Self(seed)
     }
 
+    pub(crate) fn from(seed: u64) -> Self {
+        Self(seed)
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 
 use super::Services;
+use super::maven::Cache;
 use super::process::run;
 
 /// A record as the Java client found it.
@@ -46,23 +47,28 @@ impl Services {
     }
 
     pub(crate) fn read_from(&self, bootstrap: &str, isolation: Isolation, topics: &[&str]) -> Vec<Record> {
-        let reader = self.cache.reader().expect("the reader, compiled");
-        let kafka = self.cache.kafka().expect("Kafka's client");
-        let isolation = match isolation {
-            Isolation::Committed => "read_committed",
-            Isolation::Uncommitted => "read_uncommitted",
-        };
-        let mut command = Command::new("java");
-        command.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dlog4j2.level=ERROR"]);
-        command.arg("-cp").arg(format!("{}:{kafka}", reader.display()));
-        let lines = run("the Java reader", command.args(["Reader", bootstrap, isolation]).args(topics));
-        let lines = lines.unwrap_or_else(|error| panic!("{error}"));
-        lines
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-            .map(|line| serde_json::from_slice(line).expect("the reader prints JSON"))
-            .collect()
+        read(&self.cache, bootstrap, isolation, topics)
     }
+}
+
+/// Every record of the topics of these brokers, up to their present ends.
+pub(crate) fn read(cache: &Cache, bootstrap: &str, isolation: Isolation, topics: &[&str]) -> Vec<Record> {
+    let reader = cache.reader().expect("the reader, compiled");
+    let kafka = cache.kafka().expect("Kafka's client");
+    let isolation = match isolation {
+        Isolation::Committed => "read_committed",
+        Isolation::Uncommitted => "read_uncommitted",
+    };
+    let mut command = Command::new("java");
+    command.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dlog4j2.level=ERROR"]);
+    command.arg("-cp").arg(format!("{}:{kafka}", reader.display()));
+    let lines = run("the Java reader", command.args(["Reader", bootstrap, isolation]).args(topics));
+    let lines = lines.unwrap_or_else(|error| panic!("{error}"));
+    lines
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).expect("the reader prints JSON"))
+        .collect()
 }
 
 fn optional_bytes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
