@@ -22,6 +22,8 @@ pub mod clock;
 pub mod event;
 pub mod metrics;
 pub mod outcome;
+#[cfg(feature = "seeded-bugs")]
+mod seeded;
 
 // HTTP → event.
 pub mod expr;

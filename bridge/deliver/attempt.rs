@@ -161,7 +161,10 @@ impl Preparation {
             _ => None,
         };
         Ok(Item::Send(Box::new(Delivery {
+            #[cfg(not(feature = "seeded-bugs"))]
             delivery_id: identity.delivery_id(sink),
+            #[cfg(feature = "seeded-bugs")]
+            delivery_id: delivery_id_where_seeded(&identity, sink),
             identity,
             offset: record.offset,
             received_at_ms: record.header(header::RECEIVED_AT).and_then(parse_rfc3339).or(record.timestamp_ms),
@@ -185,6 +188,14 @@ impl Preparation {
         shapes.insert(writer.id, Arc::clone(&shape));
         shape
     }
+}
+
+#[cfg(feature = "seeded-bugs")]
+fn delivery_id_where_seeded(identity: &crate::event::Identity, sink: &str) -> uuid::Uuid {
+    if crate::seeded::has(crate::seeded::Bug::NewDeliveryIds) {
+        return uuid::Uuid::new_v4();
+    }
+    identity.delivery_id(sink)
 }
 
 fn skip(record: &Record, reason: SkipReason) -> Item {

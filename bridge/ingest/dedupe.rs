@@ -283,6 +283,11 @@ impl Memory {
     }
 
     fn event(&self, identity: Identity<'_>) -> Print {
+        #[cfg(feature = "seeded-bugs")]
+        if crate::seeded::has(crate::seeded::Bug::NoIngestDedupe) {
+            let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
+            return Print(high, low);
+        }
         self.print(0, [identity.source, identity.id, identity.event_type].map(str::as_bytes))
     }
 

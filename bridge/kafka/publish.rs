@@ -373,12 +373,19 @@ fn not_persisted(code: Code) -> bool {
     )
 }
 
+#[cfg(feature = "seeded-bugs")]
+fn with_one_ack_where_seeded(mut config: rdkafka::ClientConfig) -> rdkafka::ClientConfig {
+    if crate::seeded::has(crate::seeded::Bug::OneAck) {
+        config.set("acks", "1").set("enable.idempotence", "false");
+    }
+    config
+}
+
 fn open(client: &Client, limits: Limits, lane: Lane, reports: &Reports) -> Result<Instance, Error> {
-    client
-        .producer_config(limits, Tuning::of(lane))
-        .create_with_context(reports.clone())
-        .map(Arc::new)
-        .map_err(|cause| client.start_error("producer", cause))
+    let config = client.producer_config(limits, Tuning::of(lane));
+    #[cfg(feature = "seeded-bugs")]
+    let config = with_one_ack_where_seeded(config);
+    config.create_with_context(reports.clone()).map(Arc::new).map_err(|cause| client.start_error("producer", cause))
 }
 
 /// The report thread of one producer: it lives as long as the producer, and makes the next one if that dies.

@@ -101,10 +101,6 @@ impl Bridge {
         tokio::task::block_in_place(|| self.process.wait_ended(bound)).map(|status| status.code())
     }
 
-    pub(crate) fn has_ended(&self) -> bool {
-        self.process.has_ended()
-    }
-
     pub(crate) fn resident_bytes(&self) -> u64 {
         resident_bytes(self.process.id())
     }

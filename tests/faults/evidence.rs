@@ -22,7 +22,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The topic as a reader of committed records sees it.
 pub(crate) async fn committed(cache: &Cache, place: &Place) -> Vec<Written> {
     let mut decoder = Decoder::new(&place.registry);
-    let records = tokio::task::block_in_place(|| read(cache, &place.bootstrap, Isolation::Committed, &[&place.topic()]));
+    let records =
+        tokio::task::block_in_place(|| read(cache, &place.bootstrap, Isolation::Committed, &[&place.topic()]));
     let mut written = Vec::with_capacity(records.len());
     for record in records {
         let value = decoder.decode(record.value.as_deref().expect("no tombstones are written")).await;
@@ -77,7 +78,8 @@ pub(crate) async fn counters(bridges: &[Bridge]) -> Option<Counted> {
     Some(counted)
 }
 
-const OFFSETS: &str = "SELECT partition, next_offset, epoch FROM hookbridge_offsets WHERE topic = $1 ORDER BY partition";
+const OFFSETS: &str =
+    "SELECT partition, next_offset, epoch FROM hookbridge_offsets WHERE topic = $1 ORDER BY partition";
 
 async fn look(database: &Client, topic: &str) -> Vec<Committed> {
     // The table comes into being with the first assignment.

@@ -169,7 +169,14 @@ impl<'a> Case<'a> {
                     figures.requests += 1;
                     asks.insert(trace, Ask { event, to, at: *at });
                     let (key, body, places) = (key.as_str(), body.as_str(), BTreeSet::new());
-                    sent.entry(event).or_insert(Sent { key, sequence: *sequence, body, first_at: *at, taken_at: None, places });
+                    sent.entry(event).or_insert(Sent {
+                        key,
+                        sequence: *sequence,
+                        body,
+                        first_at: *at,
+                        taken_at: None,
+                        places,
+                    });
                 }
                 Line::Outcome { at, trace, answer } => {
                     let ask = &asks[trace.as_str()];
@@ -212,12 +219,18 @@ impl<'a> Case<'a> {
         for (event, sent) in &self.sent {
             match sent.taken_at {
                 None => found.push(("stuck", format!("{event} was never answered 2xx"))),
-                Some(_) if !topic.contains(event) => found.push(("lost-write", format!("{event} was taken, and is not in the topic"))),
-                Some(_) if !table.contains(event) => found.push(("lost-write", format!("{event} was taken, and is not in the table"))),
+                Some(_) if !topic.contains(event) => {
+                    found.push(("lost-write", format!("{event} was taken, and is not in the topic")))
+                }
+                Some(_) if !table.contains(event) => {
+                    found.push(("lost-write", format!("{event} was taken, and is not in the table")))
+                }
                 Some(_) => {}
             }
         }
-        for event in topic.difference(&table).filter(|event| self.sent.get(*event).is_some_and(|sent| sent.taken_at.is_none())) {
+        for event in
+            topic.difference(&table).filter(|event| self.sent.get(*event).is_some_and(|sent| sent.taken_at.is_none()))
+        {
             found.push(("unseen", format!("{event} is in the topic, and not in the table")));
         }
         self.figures.lost = found.iter().filter(|(kind, _)| *kind == "lost-write").count();
@@ -239,7 +252,11 @@ impl<'a> Case<'a> {
     /// I3 and I6: nothing that was not sent, nothing else than what was sent, nothing that was aborted.
     fn nothing_is_made_up(&mut self) {
         let committed: HashSet<&str> = self.evidence.committed.iter().map(|record| record.event.as_str()).collect();
-        let records = self.evidence.committed.iter().map(|record| ("the topic", &record.event, &record.key, record.sequence, &record.body));
+        let records = self
+            .evidence
+            .committed
+            .iter()
+            .map(|record| ("the topic", &record.event, &record.key, record.sequence, &record.body));
         let rows = self.evidence.rows.iter().map(|row| ("the table", &row.event, &row.key, row.sequence, &row.body));
         let mut found = Vec::new();
         for (place, event, key, sequence, body) in records.chain(rows) {
@@ -261,8 +278,12 @@ impl<'a> Case<'a> {
 
     /// Where a 2xx says that an event stands, it stands.
     fn receipts_are_true(&mut self) {
-        let topic: HashMap<(i32, i64), &str> =
-            self.evidence.committed.iter().map(|record| ((record.partition, record.offset), record.event.as_str())).collect();
+        let topic: HashMap<(i32, i64), &str> = self
+            .evidence
+            .committed
+            .iter()
+            .map(|record| ((record.partition, record.offset), record.event.as_str()))
+            .collect();
         let mut found = Vec::new();
         for (event, sent) in &self.sent {
             for place in &sent.places {
@@ -281,8 +302,10 @@ impl<'a> Case<'a> {
         let mut records: Vec<_> = self.evidence.committed.iter().collect();
         records.sort_by_key(|record| (record.partition, record.offset));
         let firsts = records.into_iter().filter(|record| seen.insert(&record.event));
-        let firsts = firsts.map(|record| (record.key.as_str(), record.partition, record.offset, record.sequence)).collect();
-        let rows = self.evidence.rows.iter().map(|row| (row.key.as_str(), row.partition, row.offset, row.sequence)).collect();
+        let firsts =
+            firsts.map(|record| (record.key.as_str(), record.partition, record.offset, record.sequence)).collect();
+        let rows =
+            self.evidence.rows.iter().map(|row| (row.key.as_str(), row.partition, row.offset, row.sequence)).collect();
         let found = [("the topic", firsts), ("the table", rows)].map(|(place, places)| disorder(place, places));
         found.into_iter().flatten().for_each(|what| self.find("nonmonotonic", what));
     }
@@ -321,7 +344,10 @@ impl<'a> Case<'a> {
         {
             let Counted { uncertain, .. } = counted;
             let doubled = doubles.same_bridge;
-            self.find("duplicate", format!("{doubled} events were written twice by one bridge, which knows of {uncertain}"));
+            self.find(
+                "duplicate",
+                format!("{doubled} events were written twice by one bridge, which knows of {uncertain}"),
+            );
         }
     }
 

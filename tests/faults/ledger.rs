@@ -34,7 +34,11 @@ pub(crate) enum Line {
         answer: Answer,
     },
     /// Something was broken on purpose, or mended.
-    Fault { at: u64, what: String, hits: Hits },
+    Fault {
+        at: u64,
+        what: String,
+        hits: Hits,
+    },
 }
 
 /// What a request came to.

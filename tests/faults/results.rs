@@ -129,7 +129,8 @@ impl Results {
 
     pub(crate) fn add(&mut self, outcome: Outcome) -> Result<(), String> {
         let line = serde_json::to_string(&outcome).map_err(|error| error.to_string())?;
-        let appended = File::options().create(true).append(true).open(&self.path).and_then(|mut file| writeln!(file, "{line}"));
+        let appended =
+            File::options().create(true).append(true).open(&self.path).and_then(|mut file| writeln!(file, "{line}"));
         appended.map_err(|error| format!("{}: {error}", self.path.display()))?;
         self.all.push(outcome);
         Ok(())
@@ -214,7 +215,8 @@ impl Results {
         let groups = by(&seeded, |run| (run.bug.clone().unwrap_or_default(), run.row.clone()));
         for ((bug, row), runs) in groups {
             let found = runs.iter().filter(|run| !run.is_good()).count();
-            let mut kinds: Vec<&str> = runs.iter().flat_map(|run| &run.findings).map(|finding| &*finding.kind).collect();
+            let mut kinds: Vec<&str> =
+                runs.iter().flat_map(|run| &run.findings).map(|finding| &*finding.kind).collect();
             kinds.sort_unstable();
             kinds.dedup();
             let _ = writeln!(text, "| {bug} | {row} | {} | {found} | {} |", runs.len(), kinds.join(", "));

@@ -77,7 +77,9 @@ impl Sending {
             }
             Ok(())
         };
-        timeout(TAKEN_WITHIN, all).await.unwrap_or_else(|_| Err(format!("an event was not taken within {TAKEN_WITHIN:?}")))
+        timeout(TAKEN_WITHIN, all)
+            .await
+            .unwrap_or_else(|_| Err(format!("an event was not taken within {TAKEN_WITHIN:?}")))
     }
 }
 

@@ -257,6 +257,8 @@ impl Postgres {
              AND next_offset = $5 AND epoch = $6",
             self.offsets
         );
+        #[cfg(feature = "seeded-bugs")]
+        let swap = unfenced_where_seeded(swap);
         let key = self.key_of(at);
         let mut params = key.params();
         params.extend([
@@ -267,6 +269,10 @@ impl Postgres {
         let swapped = client.execute_typed(&swap, &params).await.map_err(|error| Failure::of_session(&error))?;
         if swapped == 0 {
             return Err(Failure::Fenced);
+        }
+        #[cfg(feature = "seeded-bugs")]
+        if crate::seeded::has(crate::seeded::Bug::CommitBeforeDeliver) {
+            client.batch_execute("COMMIT; BEGIN").await.map_err(|error| Failure::of_session(&error))?;
         }
         for rows in rows {
             let (insert, params) = rows.insert();
@@ -378,6 +384,14 @@ fn offset_row(rows: &[tokio_postgres::Row]) -> Result<Option<(i64, i64)>, Failur
 /// How many leading items the offset row has passed.
 fn settled_below(next_offset: i64, items: &[Item]) -> usize {
     items.partition_point(|item| item.offset() < next_offset)
+}
+
+#[cfg(feature = "seeded-bugs")]
+fn unfenced_where_seeded(swap: String) -> String {
+    if !crate::seeded::has(crate::seeded::Bug::NoFencing) {
+        return swap;
+    }
+    swap.replace("AND next_offset = $5 AND epoch = $6", "AND $5::bigint = $5 AND $6::bigint = $6")
 }
 
 fn halt(settled: usize, failure: Failure) -> Progress {

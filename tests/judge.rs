@@ -1,0 +1,178 @@
+//! The judge of `tests/faults`, judged: a history in which nothing is wrong is good, and each thing that can be wrong is
+//! found, by its name.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has to say so and end")]
+
+#[path = "faults/judge.rs"]
+#[allow(dead_code, reason = "the rig uses the rest")]
+mod judge;
+#[path = "faults/ledger.rs"]
+#[allow(dead_code, reason = "the rig uses the rest")]
+mod ledger;
+
+use std::collections::BTreeSet;
+
+use judge::{Committed, Counted, Evidence, Row, Written, judge};
+use ledger::{Answer, Hits, Line, fingerprint};
+
+/// Two events of one key, sent to bridge `a` and taken, in topic and table.
+fn two_events() -> Evidence {
+    let mut evidence = Evidence {
+        uncommitted: ["evt_1", "evt_2"].map(str::to_owned).into(),
+        counted: Some(Counted { uncertain: 0, accepted: 2, deduplicated: 0, delivered: 2 }),
+        ..Evidence::default()
+    };
+    for number in 1..=2 {
+        let (event, trace) = (format!("evt_{number}"), format!("trace-{number}"));
+        let (key, body) = ("customer".to_owned(), fingerprint("customer", number, "note"));
+        let at = u64::try_from(number).unwrap() * 1_000_000;
+        evidence.ledger.push(Line::Intent {
+            at,
+            trace: trace.clone(),
+            event: event.clone(),
+            key: key.clone(),
+            sequence: number,
+            body: body.clone(),
+            to: "a".to_owned(),
+        });
+        let answer = Answer::Accepted { duplicate: false, partition: 3, offset: number };
+        evidence.ledger.push(Line::Outcome { at: at + 5_000, trace: trace.clone(), answer });
+        evidence.rows.push(Row {
+            event: event.clone(),
+            partition: 3,
+            offset: number,
+            key: key.clone(),
+            sequence: number,
+            body: body.clone(),
+        });
+        evidence.committed.push(Written { partition: 3, offset: number, event, trace, key, sequence: number, body });
+        evidence.offsets.push(Committed { partition: 3, next: number + 1, epoch: 1 });
+    }
+    evidence
+}
+
+/// What is found after this was done to a good history.
+fn found(spoil: impl FnOnce(&mut Evidence)) -> Vec<String> {
+    let mut evidence = two_events();
+    spoil(&mut evidence);
+    let kinds: BTreeSet<String> = judge(&evidence).findings.into_iter().map(|finding| finding.kind).collect();
+    kinds.into_iter().collect()
+}
+
+#[test]
+fn a_good_history_is_good() {
+    let verdict = judge(&two_events());
+    assert_eq!(verdict.findings, []);
+    assert_eq!((verdict.figures.events, verdict.figures.accepted, verdict.figures.longest_wait_ms), (2, 2, 5));
+}
+
+#[test]
+fn what_was_taken_and_is_not_there_is_a_lost_write() {
+    assert_eq!(found(|evidence| drop(evidence.rows.pop())), ["lost-write", "miscounted"]);
+    let found = found(|evidence| {
+        evidence.committed.pop();
+        evidence.rows.pop();
+    });
+    assert_eq!(found, ["inconsistent-offsets", "lost-write", "miscounted"]);
+}
+
+#[test]
+fn an_event_with_two_rows_is_a_duplicate() {
+    let twice = |evidence: &mut Evidence| {
+        let row = Row { offset: 9, ..evidence.rows[1].clone() };
+        evidence.rows.push(row);
+        evidence.counted = None;
+    };
+    assert!(found(twice).contains(&"duplicate".to_owned()));
+}
+
+#[test]
+fn a_second_record_is_counted_and_is_a_duplicate_where_nothing_explains_it() {
+    let again = |evidence: &mut Evidence, trace: &str| {
+        let record = Written { offset: 3, trace: trace.to_owned(), ..evidence.committed[1].clone() };
+        evidence.committed.push(record);
+    };
+    let asked = |evidence: &mut Evidence, to: &str| {
+        let Line::Intent { at, event, key, sequence, body, .. } = evidence.ledger[2].clone() else {
+            panic!("an intent")
+        };
+        evidence.ledger.push(Line::Intent {
+            at,
+            trace: "again".to_owned(),
+            event,
+            key,
+            sequence,
+            body,
+            to: to.to_owned(),
+        });
+        // Counters are compared where nothing was broken.
+        evidence.ledger.push(Line::Fault { at, what: String::new(), hits: Hits::Sink });
+    };
+    let of_the_library = |evidence: &mut Evidence| {
+        again(evidence, "trace-2");
+        asked(evidence, "a");
+    };
+    assert_eq!(found(of_the_library), Vec::<String>::new());
+    let of_two = |evidence: &mut Evidence| {
+        again(evidence, "again");
+        asked(evidence, "b");
+    };
+    assert_eq!(found(of_two), Vec::<String>::new());
+    let of_one = |evidence: &mut Evidence| {
+        again(evidence, "again");
+        asked(evidence, "a");
+    };
+    assert_eq!(found(of_one), ["duplicate"]);
+    let after_an_uncertain_report = |evidence: &mut Evidence| {
+        of_one(evidence);
+        evidence.counted.as_mut().unwrap().uncertain = 1;
+    };
+    assert_eq!(found(after_an_uncertain_report), Vec::<String>::new());
+}
+
+#[test]
+fn what_was_never_sent_or_differs_is_found() {
+    assert!(found(|evidence| evidence.rows[0].event = "evt_9".to_owned()).contains(&"phantom".to_owned()));
+    assert_eq!(found(|evidence| evidence.rows[0].body = "another".to_owned()), ["corrupt"]);
+}
+
+#[test]
+fn a_row_of_an_aborted_record_is_an_aborted_read() {
+    assert!(found(|evidence| drop(evidence.committed.pop())).contains(&"aborted-read".to_owned()));
+}
+
+#[test]
+fn a_receipt_that_names_another_place_is_inconsistent() {
+    assert!(found(|evidence| evidence.committed[0].offset = 7).contains(&"inconsistent-offsets".to_owned()));
+}
+
+#[test]
+fn an_order_that_is_not_the_senders_is_found() {
+    let turned = |evidence: &mut Evidence| {
+        evidence.rows[0].offset = 8;
+    };
+    assert_eq!(found(turned), ["nonmonotonic"]);
+}
+
+#[test]
+fn an_offset_that_goes_back_is_found() {
+    let back = |evidence: &mut Evidence| evidence.offsets.push(Committed { partition: 3, next: 1, epoch: 1 });
+    assert_eq!(found(back), ["rewound-offset"]);
+}
+
+#[test]
+fn an_event_that_is_never_taken_is_stuck() {
+    let refused = |evidence: &mut Evidence| {
+        let Line::Outcome { answer, .. } = &mut evidence.ledger[3] else { panic!("an outcome") };
+        *answer = Answer::Status(503);
+    };
+    assert_eq!(found(refused), ["stuck"]);
+}
+
+#[test]
+fn recovery_is_counted_where_the_fault_hit() {
+    let mut evidence = two_events();
+    evidence.ledger.insert(2, Line::Fault { at: 1_500_000, what: String::new(), hits: Hits::Partition(3) });
+    evidence.ledger.insert(2, Line::Fault { at: 1_500_000, what: String::new(), hits: Hits::Bridge("b".to_owned()) });
+    assert_eq!(judge(&evidence).figures.recovery_ms, 505);
+}
