@@ -56,6 +56,8 @@ impl Outcome {
 pub enum Settlement {
     Delivered,
     Skipped(SkipReason),
+    /// The sink will never take it: it is a dead letter.
+    Dead,
 }
 
 impl Settlement {
@@ -65,6 +67,7 @@ impl Settlement {
         match self {
             Self::Delivered => "delivered",
             Self::Skipped(_) => "skipped",
+            Self::Dead => "dead",
         }
     }
 
@@ -74,6 +77,7 @@ impl Settlement {
         match self {
             Self::Delivered => "",
             Self::Skipped(reason) => reason.name(),
+            Self::Dead => "rejected",
         }
     }
 }

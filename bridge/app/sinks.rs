@@ -18,7 +18,8 @@ use super::readiness::Readiness;
 use super::{Error, Stop};
 use crate::causes::chain;
 use crate::config::{self, Config, Network, SinkKind};
-use crate::deliver::{self, Observer, Policy, Routes, State, drive};
+use crate::deliver::drive::{self, Names};
+use crate::deliver::{self, Observer, Policy, Registrar, Routes, State};
 use crate::expr::{Json, Program};
 use crate::kafka::{Client, Consumer};
 use crate::metrics::Metrics;
@@ -230,8 +231,20 @@ impl Maker {
             consumer: Consumer::subscribe(client, &self.recipe.group, &topics).map_err(Error::Kafka)?,
             decoder: Arc::new(Decoder::new(registry.clone())),
             policy: self.policy.clone(),
+            registrar: self.registrar(&topics)?,
             observer: Arc::clone(&told.observer),
         })))
+    }
+
+    /// `dev` has no topics for dead letters.
+    fn registrar(&self, topics: &[String]) -> Result<Option<Registrar>, Error> {
+        let Surroundings { client, registry, instance, real_cluster, .. } = &*self.around;
+        if !real_cluster {
+            return Ok(None);
+        }
+        let Recipe { config, prefix, .. } = &*self.recipe;
+        let names = Names::new(prefix, &config.name, instance, topics.iter().map(String::as_str));
+        Registrar::new(names, client, registry.clone()).map(Some).map_err(Error::Kafka)
     }
 
     fn target(&self) -> Result<sinks::Sink, sinks::Error> {

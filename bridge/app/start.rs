@@ -194,7 +194,7 @@ pub(crate) fn topic_plans(config: &Config) -> Vec<TopicPlan> {
 
 /// Whether a sink keeps receipts in Kafka, and dead letters with them.
 pub(crate) fn has_receipts(sink: &config::Sink) -> bool {
-    matches!(sink.kind, SinkKind::Http(_))
+    matches!(sink.kind, SinkKind::Http(_) | SinkKind::Postgres(_))
 }
 
 /// The largest record that we write: a request's whole body, as an event or in quarantine, with its headers and the

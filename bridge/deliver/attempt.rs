@@ -3,18 +3,25 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use uuid::Uuid;
 
 use super::consent;
 use super::flow::{Halted, Report, Settled};
+use super::registrar::Registrar;
 use super::route::{Route, Routes};
+use super::settle::{DeadReason, Fate, Receipt};
 use crate::calendar::parse_rfc3339;
 use crate::causes::chain;
+use crate::clock;
 use crate::config::Purpose;
 use crate::event::{Identity, header};
 use crate::kafka::{Record, TopicPartition};
 use crate::outcome::{Outcome, Settlement, SkipReason};
-use crate::schema::{Decoder, WriterSchema};
+use crate::schema::{Decoder, WriterSchema, decode, registry};
 use crate::sinks::{Claim, Delivery, Halt, Item, Shape, Sink};
 
 /// A compiled `where`: the event as JSON in, whether it is true out, or why it could not be said.
@@ -45,6 +52,7 @@ impl fmt::Debug for Policy {
 pub(super) struct Context {
     preparation: Preparation,
     sink: Sink,
+    registrar: Option<Registrar>,
 }
 
 /// What comes before the sink: from a record to what is sent.
@@ -54,15 +62,74 @@ pub(super) struct Preparation {
     shapes: Mutex<HashMap<u32, Arc<Shape>>>,
 }
 
+/// A record on its way to the sink, or not.
+pub(super) enum Prepared {
+    Send(Box<Delivery>),
+    Skip(SkipReason),
+}
+
 /// A record that cannot be handed to the sink.
 pub(super) struct Unfit {
     event_id: Option<String>,
     pub(super) outcome: Outcome,
 }
 
+/// What becomes of a record once the offset has passed it.
+enum Course {
+    Sent { delivery_id: Uuid, event_id: String, received_at_ms: Option<i64> },
+    Skipped(SkipReason),
+    /// With what the sink, or what comes before it, says.
+    Dead { detail: String, attempts: u32 },
+}
+
+/// The leading records of a batch that the offset can pass, each with its item and its course.
+#[derive(Default)]
+struct Batch {
+    items: Vec<Item>,
+    courses: Vec<Course>,
+}
+
+impl Batch {
+    fn push(&mut self, item: Item, course: Course) {
+        self.items.push(item);
+        self.courses.push(course);
+    }
+
+    /// The sink refuses a record for good. `false`: it is none that was sent.
+    fn bury(&mut self, at: usize, detail: String) -> bool {
+        let (Some(item), Some(course @ Course::Sent { .. })) = (self.items.get_mut(at), self.courses.get_mut(at)) else {
+            return false;
+        };
+        *item = Item::Pass { offset: item.offset() };
+        *course = Course::Dead { detail, attempts: 1 };
+        true
+    }
+
+    fn halted(&self, at: usize, halt: Halt) -> Option<Halted> {
+        let event_id = match self.courses.get(at)? {
+            Course::Sent { event_id, .. } => Some(event_id.clone()),
+            Course::Skipped(_) | Course::Dead { .. } => None,
+        };
+        Some(Halted { offset: self.items.get(at)?.offset(), event_id, halt })
+    }
+
+    fn settled(&self, until: usize) -> Vec<Settled> {
+        let settle = |(item, course): (&Item, &Course)| {
+            let (settlement, received_at_ms) = match course {
+                Course::Sent { received_at_ms, .. } => (Settlement::Delivered, *received_at_ms),
+                Course::Skipped(reason) => (Settlement::Skipped(*reason), None),
+                Course::Dead { .. } => (Settlement::Dead, None),
+            };
+            Settled { offset: item.offset(), settlement, received_at_ms }
+        };
+        self.items.iter().zip(&self.courses).take(until).map(settle).collect()
+    }
+}
+
 impl Context {
-    pub(super) fn new(decoder: Arc<Decoder>, policy: Policy, sink: Sink) -> Self {
-        Self { preparation: Preparation::new(decoder, policy), sink }
+    /// Without a registrar an event that is refused for good is not buried: it holds its partition.
+    pub(super) fn new(decoder: Arc<Decoder>, policy: Policy, sink: Sink, registrar: Option<Registrar>) -> Self {
+        Self { preparation: Preparation::new(decoder, policy), sink, registrar }
     }
 
     pub(super) fn sink(&self) -> &Sink {
@@ -70,6 +137,9 @@ impl Context {
     }
 
     /// Attempts a batch of consecutive records; gives what became of it, and its class for the metrics.
+    ///
+    /// What is left out and what is dead is written down before the sink moves its offset past it, and what was delivered
+    /// behind that.
     pub(super) async fn attempt(
         &self,
         sink: &str,
@@ -77,42 +147,141 @@ impl Context {
         at: &TopicPartition,
         records: &[Arc<Record>],
     ) -> (Report, &'static str) {
-        let mut items = Vec::with_capacity(records.len());
-        let mut unfit = None;
-        for record in records {
-            match self.preparation.prepare(sink, record).await {
-                Ok(item) => items.push(item),
-                Err(found) => {
-                    // What stands before it is sent all the same.
-                    unfit = Some(Halted {
-                        offset: record.offset,
-                        event_id: found.event_id,
-                        halt: Halt::Answer(found.outcome),
-                    });
-                    break;
+        let (mut batch, unfit) = self.prepare(sink, records).await;
+        let whole = batch.items.len();
+        let mut settled = 0;
+        let mut halt = self.write_down(sink, records, &batch, 0..whole).await.err();
+        while halt.is_none() && settled < whole {
+            let progress = self.sink.deliver(claim, at, &batch.items[settled..]).await;
+            self.mention(sink, records, &batch, settled..settled + progress.settled).await;
+            settled += progress.settled;
+            halt = match progress.halt {
+                None => break,
+                Some(Halt::Answer(Outcome::Rejected { reason })) if self.registrar.is_some() => {
+                    if batch.bury(settled, reason.clone()) {
+                        self.write_down(sink, records, &batch, settled..settled + 1).await.err()
+                    } else {
+                        Some(Halt::Answer(Outcome::Rejected { reason }))
+                    }
                 }
-            }
+                halt => halt,
+            };
         }
-        let (mut settled, mut halt) = (0, None);
-        if !items.is_empty() {
-            let progress = self.sink.deliver(claim, at, &items).await;
-            settled = progress.settled;
-            halt = progress.halt.zip(items.get(settled)).map(|(halt, item)| {
-                let event_id = match item {
-                    Item::Send(delivery) => Some(delivery.identity.id.clone()),
-                    Item::Skip { .. } => None,
-                };
-                Halted { offset: item.offset(), event_id, halt }
-            });
-        }
-        let settled = items.into_iter().take(settled).map(settle).collect();
-        let halt = halt.or(unfit);
+        let halt = halt.and_then(|halt| batch.halted(settled, halt)).or(unfit);
         let class = match halt.as_ref().map(|halted| &halted.halt) {
             None => Outcome::Delivered.class(),
             Some(Halt::Answer(outcome)) => outcome.class(),
             Some(Halt::Fenced) => "fenced",
         };
-        (Report { settled, halt }, class)
+        tell_of_dead(sink, at, &batch, settled);
+        (Report { settled: batch.settled(settled), halt }, class)
+    }
+
+    /// The records that the offset can pass, and the one that it cannot: what stands before that is sent all the same.
+    async fn prepare(&self, sink: &str, records: &[Arc<Record>]) -> (Batch, Option<Halted>) {
+        let mut batch = Batch::default();
+        for record in records {
+            let offset = record.offset;
+            match self.preparation.prepare(sink, record).await {
+                Ok(Prepared::Send(delivery)) => {
+                    let course = Course::Sent {
+                        delivery_id: delivery.delivery_id,
+                        event_id: delivery.identity.id.clone(),
+                        received_at_ms: delivery.received_at_ms,
+                    };
+                    batch.push(Item::Send(delivery), course);
+                }
+                Ok(Prepared::Skip(reason)) => batch.push(Item::Pass { offset }, Course::Skipped(reason)),
+                Err(Unfit { outcome: Outcome::Rejected { reason }, .. }) if self.registrar.is_some() => {
+                    batch.push(Item::Pass { offset }, Course::Dead { detail: reason, attempts: 0 });
+                }
+                Err(Unfit { event_id, outcome }) => {
+                    return (batch, Some(Halted { offset, event_id, halt: Halt::Answer(outcome) }));
+                }
+            }
+        }
+        (batch, None)
+    }
+
+    /// Has Kafka acknowledge what the sink will not have.
+    async fn write_down(
+        &self,
+        sink: &str,
+        records: &[Arc<Record>],
+        batch: &Batch,
+        range: Range<usize>,
+    ) -> Result<(), Halt> {
+        let Some(registrar) = &self.registrar else { return Ok(()) };
+        let receipts = self.receipts(sink, records, batch, range, |course| !matches!(course, Course::Sent { .. }));
+        registrar.ensure(&receipts).await.map_err(Halt::Answer)
+    }
+
+    /// Tells Kafka what the sink has.
+    async fn mention(&self, sink: &str, records: &[Arc<Record>], batch: &Batch, range: Range<usize>) {
+        let Some(registrar) = &self.registrar else { return };
+        let receipts = self.receipts(sink, records, batch, range, |course| matches!(course, Course::Sent { .. }));
+        registrar.mention(&receipts).await;
+    }
+
+    fn receipts(
+        &self,
+        sink: &str,
+        records: &[Arc<Record>],
+        batch: &Batch,
+        range: Range<usize>,
+        wanted: impl Fn(&Course) -> bool,
+    ) -> Vec<Receipt> {
+        let settled_at = Duration::from_millis(u64::try_from(clock::now_ms()).unwrap_or_default());
+        let within = records.iter().zip(&batch.courses).skip(range.start).take(range.len());
+        let receipt = |(record, course): (&Arc<Record>, &Course)| {
+            let by_place = || self.preparation.policy.routes.delivery_id(sink, record);
+            let (delivery_id, fate, detail, attempts) = match course {
+                Course::Sent { delivery_id, .. } => (*delivery_id, Fate::Delivered, String::new(), 1),
+                Course::Skipped(reason) => (by_place(), Fate::Skipped(*reason), String::new(), 0),
+                Course::Dead { detail, attempts } => {
+                    (by_place(), Fate::Dead(DeadReason::Rejected), detail.clone(), *attempts)
+                }
+            };
+            Receipt {
+                at: record.at.clone(),
+                offset: record.offset,
+                delivery_id,
+                fate,
+                detail,
+                attempts,
+                // Nothing here waits or promises: a batch is one transaction.
+                age: Duration::ZERO,
+                unsure_since: None,
+                writer: 0,
+                settled_at,
+                record: Arc::clone(record),
+            }
+        };
+        within.filter(|(_, course)| wanted(course)).map(receipt).collect()
+    }
+}
+
+/// One line a batch, however many of it died.
+fn tell_of_dead(sink: &str, at: &TopicPartition, batch: &Batch, settled: usize) {
+    let mut dead = batch.items.iter().zip(&batch.courses).take(settled).filter_map(|(item, course)| match course {
+        Course::Dead { detail, .. } => Some((item.offset(), detail)),
+        _ => None,
+    });
+    if let Some((offset, reason)) = dead.next() {
+        let more = dead.count();
+        tracing::error!(sink, %at, offset, reason, more, "an event will never pass, and is a dead letter");
+    }
+}
+
+/// A registry that refuses us, or a cache that cannot be used, says nothing of the event.
+fn unreadable(error: &decode::Error) -> Outcome {
+    let reason = chain(error);
+    match error {
+        decode::Error::Registry(registry::Error::UnknownId { .. } | registry::Error::Unreadable { .. })
+        | decode::Error::Frame(_)
+        | decode::Error::Datum { .. } => Outcome::Rejected { reason },
+        error if error.is_transient() => Outcome::Transient { reason },
+        decode::Error::Registry(_) => Outcome::Misconfigured { reason },
     }
 }
 
@@ -121,10 +290,10 @@ impl Preparation {
         Self { decoder, policy, shapes: Mutex::default() }
     }
 
-    pub(super) async fn prepare(&self, sink: &str, record: &Record) -> Result<Item, Unfit> {
+    pub(super) async fn prepare(&self, sink: &str, record: &Record) -> Result<Prepared, Unfit> {
         let identity = match self.policy.routes.route(record) {
             Route::Here(identity) => identity,
-            Route::Elsewhere => return Ok(skip(record, SkipReason::NotSubscribed)),
+            Route::Elsewhere => return Ok(Prepared::Skip(SkipReason::NotSubscribed)),
             Route::Unknown { ce_type } => {
                 let reason = format!("ce_type {ce_type:?} names none of the event types of this topic");
                 return Err(Unfit { event_id: None, outcome: Outcome::Rejected { reason } });
@@ -134,13 +303,10 @@ impl Preparation {
         self.fit(sink, record, identity).await.map_err(|outcome| Unfit { event_id: Some(event_id), outcome })
     }
 
-    async fn fit(&self, sink: &str, record: &Record, identity: Identity) -> Result<Item, Outcome> {
+    async fn fit(&self, sink: &str, record: &Record, identity: Identity) -> Result<Prepared, Outcome> {
         let rejected = |reason: String| Outcome::Rejected { reason };
         let value = record.value.as_deref().ok_or_else(|| rejected("a tombstone is no event".into()))?;
-        let decoded = self.decoder.decode(value).await.map_err(|error| {
-            let reason = chain(&error);
-            if error.is_transient() { Outcome::Transient { reason } } else { Outcome::Rejected { reason } }
-        })?;
+        let decoded = self.decoder.decode(value).await.map_err(|error| unreadable(&error))?;
         let shape = self.shape_of(&decoded.writer);
 
         let Policy { purpose, filter, map, .. } = &self.policy;
@@ -151,16 +317,16 @@ impl Preparation {
         if let (Some(filter), Some(json)) = (filter, &json)
             && !filter(json).map_err(|reason| rejected(format!("where: {reason}")))?
         {
-            return Ok(skip(record, SkipReason::Filtered));
+            return Ok(Prepared::Skip(SkipReason::Filtered));
         }
         if !consent::is_given(purpose, &decoded.value) {
-            return Ok(skip(record, SkipReason::NoConsent));
+            return Ok(Prepared::Skip(SkipReason::NoConsent));
         }
         let mapped = match (map, &json) {
             (Some(map), Some(json)) => Some(map(json).map_err(|reason| rejected(format!("map: {reason}")))?),
             _ => None,
         };
-        Ok(Item::Send(Box::new(Delivery {
+        Ok(Prepared::Send(Box::new(Delivery {
             #[cfg(not(feature = "seeded-bugs"))]
             delivery_id: identity.delivery_id(sink),
             #[cfg(feature = "seeded-bugs")]
@@ -196,21 +362,4 @@ fn delivery_id_where_seeded(identity: &crate::event::Identity, sink: &str) -> uu
         return uuid::Uuid::new_v4();
     }
     identity.delivery_id(sink)
-}
-
-fn skip(record: &Record, reason: SkipReason) -> Item {
-    Item::Skip { offset: record.offset, reason }
-}
-
-fn settle(item: Item) -> Settled {
-    match item {
-        Item::Send(delivery) => Settled {
-            offset: delivery.offset,
-            settlement: Settlement::Delivered,
-            received_at_ms: delivery.received_at_ms,
-        },
-        Item::Skip { offset, reason } => {
-            Settled { offset, settlement: Settlement::Skipped(reason), received_at_ms: None }
-        }
-    }
 }

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! There are two ways. Where a sink keeps the offsets itself, in one transaction with its rows, the loop below carries
-//! steps in and actions out, and every decision is in `flow`: an event that the sink refuses holds its partition and is
-//! tried again for ever. Every other sink gets `drive`, which does the same for `machine`: keys that wait and park alone,
+//! steps in and actions out, and every decision is in `flow`; an event that the sink refuses for good is a dead letter
+//! (`registrar`), whatever else fails holds its partition. Every other sink gets `drive`, which does the same for `machine`: keys that wait and park alone,
 //! receipts, dead letters, and the guarantee that was asked for. `dev` has no transactions, and drives HTTP by the first.
 
 mod attempt;
@@ -23,6 +23,7 @@ mod keys;
 pub mod machine;
 mod pace;
 pub mod receipt;
+mod registrar;
 pub mod restore;
 mod retry;
 mod route;
@@ -45,6 +46,7 @@ pub use self::attempt::{Filter, Map, Policy};
 pub use self::flow::State;
 use self::flow::{Action, Flow, Notice, Settled, Step};
 pub use self::keys::KeyId;
+pub use self::registrar::Registrar;
 pub use self::route::{Route, Routes};
 pub use self::settle::{DeadReason, Fate, Followed, Progress, Receipt, Transaction, TxnAnswer};
 pub use self::window::Limits;
@@ -149,6 +151,8 @@ pub struct Worker {
     pub decoder: Arc<Decoder>,
     pub policy: Policy,
     pub target: Sink,
+    /// Who writes dead letters and receipts; `None`, as in `dev`: an event that the sink refuses holds its partition.
+    pub registrar: Option<Registrar>,
     pub observer: Arc<dyn Observer>,
 }
 
@@ -164,11 +168,11 @@ impl fmt::Debug for Worker {
 /// [`Error`]; the caller decides whether to start the worker anew. Nothing is lost by it: what was not settled is read
 /// again.
 pub async fn run(worker: Worker, mut stop: watch::Receiver<bool>) -> Result<(), Error> {
-    let Worker { sink, mut consumer, decoder, policy, target, observer } = worker;
+    let Worker { sink, mut consumer, decoder, policy, target, registrar, observer } = worker;
     let limits = Limits { records: (target.max_batch() * WINDOW_BATCHES).max(WINDOW_LEAST), bytes: WINDOW_BYTES };
     let mut flow = Flow::new(limits, target.max_batch());
     let permits = Arc::new(Semaphore::new(target.concurrency()));
-    let context = Arc::new(Context::new(decoder, policy, target));
+    let context = Arc::new(Context::new(decoder, policy, target, registrar));
     let mut crew = Crew {
         sink: Arc::clone(&sink),
         control: consumer.control(),

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::event::Identity;
 use crate::kafka::{NextOffset, TopicPartition};
-use crate::outcome::{Outcome, SkipReason};
+use crate::outcome::Outcome;
 
 pub use json::Shape;
 
@@ -38,11 +38,12 @@ pub struct Delivery {
     pub mapped: Option<Vec<u8>>,
 }
 
-/// One record of a batch: something to send, or something left out on purpose whose offset moves all the same.
+/// One record of a batch.
 #[derive(Debug, Clone)]
 pub enum Item {
     Send(Box<Delivery>),
-    Skip { offset: i64, reason: SkipReason },
+    /// Left out on purpose, or a dead letter: nothing to send, and its offset moves all the same.
+    Pass { offset: i64 },
 }
 
 impl Item {
@@ -50,7 +51,7 @@ impl Item {
     pub fn offset(&self) -> i64 {
         match self {
             Self::Send(delivery) => delivery.offset,
-            Self::Skip { offset, .. } => *offset,
+            Self::Pass { offset } => *offset,
         }
     }
 }

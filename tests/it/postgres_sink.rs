@@ -8,7 +8,7 @@ use apache_avro::types::Value;
 use hookbridge::config::{self, Ddl, Secret};
 use hookbridge::event::Identity;
 use hookbridge::kafka::{NextOffset, TopicPartition};
-use hookbridge::outcome::{Outcome, SkipReason};
+use hookbridge::outcome::Outcome;
 use hookbridge::sinks::postgres::Postgres;
 use hookbridge::sinks::{Delivery, Halt, Item, Progress, Shape};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -113,7 +113,7 @@ async fn rows_and_offset_land_together_and_a_restart_goes_on_behind_them() {
     let mut row = first.claim(&at(0), None).await.unwrap();
     assert_eq!((row.next(), row.epoch()), (None, 1));
     let mut batch = orders(0..3);
-    batch.push(Item::Skip { offset: 5, reason: SkipReason::NoConsent });
+    batch.push(Item::Pass { offset: 5 });
     assert_eq!(first.deliver(&mut row, &at(0), &batch).await, whole(&batch));
     assert_eq!(rows(&client).await, [0, 1, 2]);
     assert_eq!(next_offset(&client, 0).await, 6);

@@ -9,11 +9,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Target;
-use crate::deliver::attempt::Preparation;
+use crate::deliver::attempt::{Preparation, Prepared};
 use crate::deliver::machine::{CallId, Ended};
 use crate::kafka::Record;
 use crate::outcome::Outcome;
-use crate::sinks::Item;
 
 /// What every member has.
 pub(super) struct Desk {
@@ -98,8 +97,8 @@ impl Desk {
     async fn attempt(&self, record: &Record) -> (Ended, bool) {
         match self.preparation.prepare(&self.sink, record).await {
             Err(unfit) => (Ended::Failed(unfit.outcome), false),
-            Ok(Item::Skip { reason, .. }) => (Ended::Skipped(reason), false),
-            Ok(Item::Send(delivery)) => match self.target.send(&delivery).await {
+            Ok(Prepared::Skip(reason)) => (Ended::Skipped(reason), false),
+            Ok(Prepared::Send(delivery)) => match self.target.send(&delivery).await {
                 Outcome::Delivered => (Ended::Delivered, true),
                 outcome => (Ended::Failed(outcome), true),
             },

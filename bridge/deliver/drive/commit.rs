@@ -31,10 +31,7 @@ impl Filled {
         for receipt in &transaction.receipts {
             let part = writes.entry(&receipt.at).or_default();
             within.push((&receipt.at, part.len()));
-            part.push(receipt_write(receipt, names, schema_id));
-            if let Fate::Dead(reason) = receipt.fate {
-                part.push(dead_letter(receipt, reason.name(), names));
-            }
+            part.extend(writes_of(receipt, names, schema_id));
         }
         // A batch goes partition after partition, in their order.
         let mut begins = HashMap::with_capacity(writes.len());
@@ -52,6 +49,19 @@ impl Filled {
         }
         Self { batch, places }
     }
+}
+
+/// A receipt, and behind it the dead letter that it is of.
+pub(in crate::deliver) fn writes_of(
+    receipt: &Receipt,
+    names: &Names,
+    schema_id: u32,
+) -> impl Iterator<Item = Write> + use<> {
+    let letter = match receipt.fate {
+        Fate::Dead(reason) => Some(dead_letter(receipt, reason.name(), names)),
+        _ => None,
+    };
+    std::iter::once(receipt_write(receipt, names, schema_id)).chain(letter)
 }
 
 fn receipt_write(receipt: &Receipt, names: &Names, schema_id: u32) -> Write {

@@ -29,6 +29,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval, sleep_
 use uuid::Uuid;
 
 use self::call::{Crew, Desk, Done, Order};
+pub(super) use self::commit::writes_of;
 use self::commit::{Filled, commit};
 use self::fetch::Bodies;
 use self::read::{Readings, Told, Wanted};

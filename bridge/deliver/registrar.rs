@@ -1,0 +1,115 @@
+//! Dead letters and receipts of a sink whose effects are not Kafka's, and so cannot share a transaction with them.
+//!
+//! A dead letter, and the receipt of what was left out, is acknowledged by Kafka before the sink moves its offset past the
+//! record: written twice perhaps, where the offset did not move after all, and never missing. A delivery's receipt is
+//! written behind it and may be missing, for the sink itself can be asked.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+use super::drive::{Names, writes_of};
+use super::receipt;
+use super::settle::Receipt;
+use crate::causes::chain;
+use crate::kafka::{self, Client, Limits, Outgoing, Pending, Publisher, Write};
+use crate::outcome::Outcome;
+use crate::schema::Registry;
+
+/// What waits for Kafka, besides what the requests of ingest have in flight: a few batches' receipts of some 150 bytes, and
+/// dead letters as large as events.
+const LIMITS: Limits = Limits { max_in_flight_bytes: 16 << 20, max_in_flight_records: 50_000 };
+
+/// Longer than a leader's election takes; the batch is attempted again after it.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Writes down what became of records.
+pub struct Registrar {
+    names: Names,
+    publisher: Publisher,
+    registry: Registry,
+    schema_id: OnceCell<u32>,
+}
+
+impl fmt::Debug for Registrar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registrar").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+impl Registrar {
+    /// Opens a producer of its own, so that receipts never take the room that requests need.
+    ///
+    /// # Errors
+    /// As [`Publisher::start`].
+    pub fn new(names: Names, client: &Client, registry: Registry) -> Result<Self, kafka::Error> {
+        let publisher = Publisher::start(client, LIMITS)?;
+        Ok(Self { names, publisher, registry, schema_id: OnceCell::new() })
+    }
+
+    /// Writes the receipts, and the dead letters that belong to them, and waits until Kafka has all of them.
+    ///
+    /// # Errors
+    /// What holds the sink: what was not acknowledged may be there all the same, and will be written again.
+    pub(super) async fn ensure(&self, receipts: &[Receipt]) -> Result<(), Outcome> {
+        if receipts.is_empty() {
+            return Ok(());
+        }
+        let acknowledged = async {
+            let schema_id = self.schema_id().await?;
+            let mut pending = Vec::with_capacity(receipts.len());
+            for write in receipts.iter().flat_map(|receipt| writes_of(receipt, &self.names, schema_id)) {
+                pending.push(self.publish(&write).map_err(|error| held(&error))?);
+            }
+            for one in pending {
+                one.await.map_err(|error| held(&error))?;
+            }
+            Ok(())
+        };
+        let late = |_| Outcome::Transient { reason: "kafka did not acknowledge a dead letter or receipt in time".into() };
+        timeout(DEADLINE, acknowledged).await.map_err(late)?
+    }
+
+    /// Writes receipts of what the sink has already; nobody waits for them.
+    pub(super) async fn mention(&self, receipts: &[Receipt]) {
+        let Ok(schema_id) = self.schema_id().await else { return };
+        for write in receipts.iter().flat_map(|receipt| writes_of(receipt, &self.names, schema_id)) {
+            if let Err(error) = self.publish(&write) {
+                tracing::debug!(error = chain(&error), "receipts of deliveries are left out");
+                return;
+            }
+        }
+    }
+
+    async fn schema_id(&self) -> Result<u32, Outcome> {
+        let asked = self.schema_id.get_or_try_init(|| self.registry.own_id(receipt::SCHEMA)).await;
+        asked.copied().map_err(|error| {
+            let reason = format!("the schema of receipts: {}", chain(&error));
+            if error.is_transient() { Outcome::Transient { reason } } else { Outcome::Misconfigured { reason } }
+        })
+    }
+
+    fn publish(&self, write: &Write) -> Result<Pending, kafka::Error> {
+        let headers: Vec<(&str, &[u8])> =
+            write.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+        self.publisher.publish(Outgoing {
+            topic: &write.topic,
+            partition: write.partition,
+            key: write.key.as_deref(),
+            // Of a tombstone, which is no event, the letter is empty.
+            value: write.value.as_deref().unwrap_or_default(),
+            headers: &headers,
+            timestamp_ms: write.timestamp_ms,
+        })
+    }
+}
+
+fn held(error: &kafka::Error) -> Outcome {
+    let reason = format!("a dead letter or receipt: {}", chain(error));
+    match error {
+        kafka::Error::TooLarge { .. } | kafka::Error::Refused { .. } => Outcome::Misconfigured { reason },
+        _ => Outcome::Transient { reason },
+    }
+}
