@@ -15,6 +15,7 @@ pub(crate) mod start;
 mod stop;
 mod tail;
 mod watch;
+pub(crate) mod way_back;
 
 use std::io;
 use std::net::SocketAddr;

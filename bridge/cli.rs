@@ -3,6 +3,8 @@
 //! Exit codes are stable: 0 fine, 1 found problems, 2 usage, 69 a service is unavailable, 78 configuration.
 
 mod check;
+mod dead;
+mod desk;
 mod eval;
 mod logs;
 mod run;
@@ -11,7 +13,9 @@ mod send;
 mod source;
 mod tail;
 mod topics;
+mod values;
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -111,6 +115,9 @@ enum Command {
     /// Show events as they are in Kafka: decoded, one a line
     #[command(after_help = tail::EXAMPLES)]
     Tail(tail::Args),
+    /// Look at what a sink has refused for good, and send it again
+    #[command(subcommand)]
+    Dead(dead::Command),
     /// Work with sources
     #[command(subcommand)]
     Source(source::Command),
@@ -159,6 +166,7 @@ fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Ex
         Command::Send(args) => send::send(common, &args, out, err),
         Command::Eval(args) => eval::eval(&args, out, err),
         Command::Tail(args) => tail::tail(common, &args, out, err),
+        Command::Dead(command) => dead::dead(common, &command, out, err),
         Command::Source(command) => source::source(common, &command, out, err),
         Command::Topics(command) => topics::topics(common, &command, out, err),
         Command::Schema(command) => schema::schema(common, &command, out, err),
@@ -206,6 +214,23 @@ fn table<const N: usize>(
         writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
     Ok(())
+}
+
+/// Without control characters: what a sender wrote must not steer a terminal. In JSON they stand in texts only, where
+/// the escape means the same.
+fn printable(text: &str) -> String {
+    if !text.chars().any(char::is_control) {
+        return text.to_owned();
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if c.is_control() {
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 /// Reads a file, or standard input where none is named or `-` is. Bounded, so that a slip (`< /dev/zero`) ends.

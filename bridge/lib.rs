@@ -37,6 +37,9 @@ pub mod kafka;
 pub mod deliver;
 pub mod sinks;
 
+// Settlement → record, once more.
+pub mod replay;
+
 // What people and their tools see.
 pub mod console;
 pub mod sender;

@@ -207,12 +207,7 @@ impl Recipe {
 impl Maker {
     fn new(recipe: Arc<Recipe>, sink: CompiledSink, around: &Arc<Surroundings>) -> Self {
         Self {
-            policy: Policy {
-                routes: recipe.routes(),
-                purpose: recipe.config.purpose.clone(),
-                filter: sink.filter.map(filter),
-                map: sink.map.map(map),
-            },
+            policy: policy(&recipe, sink),
             around: Arc::clone(around),
             recipe,
         }
@@ -267,6 +262,20 @@ impl Maker {
 
     fn name(&self) -> Arc<str> {
         self.recipe.config.name.as_str().into()
+    }
+}
+
+/// Which events go to a sink, and as what, for whoever looks at it from outside.
+pub(super) fn policy_of(sink: CompiledSink, config: &Config, events: &BTreeMap<String, CompiledEvent>) -> Policy {
+    policy(&Recipe::new(&sink.config, config, events), sink)
+}
+
+fn policy(recipe: &Recipe, sink: CompiledSink) -> Policy {
+    Policy {
+        routes: recipe.routes(),
+        purpose: recipe.config.purpose.clone(),
+        filter: sink.filter.map(filter),
+        map: sink.map.map(map),
     }
 }
 

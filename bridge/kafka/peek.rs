@@ -2,6 +2,7 @@
 //! see what is there. Nothing is committed and no group is left behind. Blocking; one thread's.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,13 +16,19 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use super::client::{Client, log_error, log_line};
 use super::consume::record;
-use super::{Error, Record, TopicPartition, code_of};
+use super::{Code, Error, Record, TopicPartition, code_of};
 
 /// For one question about a topic or its offsets.
 const ASK: Duration = Duration::from_secs(10);
 
 /// A full round past every queue is made at least this often; what arrives rings before.
 const ROUND: Duration = Duration::from_millis(200);
+
+/// One wait for the next record of a look that has an end.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// After so long without a record and without an end, Kafka is not there: an election takes the broker's session timeout.
+const STALLED: Duration = Duration::from_secs(30);
 
 /// librdkafka wants a name; the broker never hears of it, since nobody joins and nothing is committed.
 const GROUP: &str = "hookbridge.peek";
@@ -57,6 +64,7 @@ pub struct Peek {
     bell: Arc<Bell>,
     ends_told: bool,
     whole: bool,
+    bootstrap: String,
 }
 
 struct Queue {
@@ -114,7 +122,8 @@ impl Client {
             Some(Queue { at, messages, ended: false })
         };
         let queues = partitions.into_iter().filter_map(split).collect();
-        Ok(Peek { consumer, queues, turn: 0, bell, ends_told: false, whole })
+        let bootstrap = self.bootstrap().to_owned();
+        Ok(Peek { consumer, queues, turn: 0, bell, ends_told: false, whole, bootstrap })
     }
 
     /// The partitions of a topic; none where it does not exist.
@@ -197,6 +206,30 @@ impl Peek {
                 return Ok(Seen::Nothing);
             }
             self.bell.wait(heard, left.min(ROUND));
+        }
+    }
+
+    /// Every record up to where the partitions end now, or until `take` has enough. Blocks meanwhile.
+    ///
+    /// # Errors
+    /// As [`Peek::next`]; [`Error::Unreachable`] where nothing comes any more before the end.
+    pub fn to_the_end(mut self, mut take: impl FnMut(Record) -> ControlFlow<()>) -> Result<(), Error> {
+        let mut heard = Instant::now();
+        loop {
+            match self.next(WAIT)? {
+                Seen::Record(record) => {
+                    heard = Instant::now();
+                    if take(record).is_break() {
+                        return Ok(());
+                    }
+                }
+                Seen::End => return Ok(()),
+                Seen::Nothing if heard.elapsed() >= STALLED => {
+                    let source = Code::from(RDKafkaErrorCode::OperationTimedOut);
+                    return Err(Error::Unreachable { bootstrap: self.bootstrap, waited: STALLED, source });
+                }
+                Seen::Nothing => {}
+            }
         }
     }
 

@@ -156,7 +156,8 @@ impl fmt::Debug for Transactor {
 }
 
 enum Order {
-    Commit { batch: Batch, membership: Membership, reply: oneshot::Sender<Finish> },
+    /// `membership`: whose offsets go with it; `None`: it has none.
+    Commit { batch: Batch, membership: Option<Membership>, reply: oneshot::Sender<Finish> },
     Ready { reply: oneshot::Sender<Result<(), Error>> },
 }
 
@@ -193,12 +194,22 @@ impl Transactor {
     ///
     /// It is not to be cancelled: the transaction goes on, and the next call says [`Doubt::Cancelled`].
     pub async fn commit(&mut self, batch: Batch, membership: &Membership) -> Finish {
+        self.order(batch, Some(membership.clone())).await
+    }
+
+    /// Commits the records alone, of whoever reads no group's partitions: nothing but another producer of this id fences
+    /// it. As little to be cancelled as [`Transactor::commit`].
+    pub async fn commit_records(&mut self, batch: Batch) -> Finish {
+        self.order(batch, None).await
+    }
+
+    async fn order(&mut self, batch: Batch, membership: Option<Membership>) -> Finish {
         if std::mem::replace(&mut self.owed, true) {
             self.owed = false;
             return Finish::Unknown(Doubt::Cancelled);
         }
         let (reply, answer) = oneshot::channel();
-        let order = Order::Commit { batch, membership: membership.clone(), reply };
+        let order = Order::Commit { batch, membership, reply };
         let finish = match self.orders.try_send(order) {
             Ok(()) => answer.await.unwrap_or(Finish::Unknown(Doubt::Stopped)),
             Err(TrySendError::Full(_)) => Finish::Unknown(Doubt::Cancelled),
@@ -267,7 +278,7 @@ impl Worker {
                 // Whoever asked may have stopped waiting.
                 Ok(Order::Ready { reply }) => _ = reply.send(self.ready()),
                 Ok(Order::Commit { batch, membership, reply }) => {
-                    let finish = self.commit(batch, &membership);
+                    let finish = self.commit(batch, membership.as_ref());
                     let _ = reply.send(finish);
                     // Not only at the next order: what is still open holds up every reader.
                     let wanted = !self.fenced && !self.closed.load(Ordering::Relaxed);
@@ -312,13 +323,13 @@ impl Worker {
         Ok(())
     }
 
-    fn commit(&mut self, mut batch: Batch, membership: &Membership) -> Finish {
+    fn commit(&mut self, mut batch: Batch, membership: Option<&Membership>) -> Finish {
         match self.ready() {
             Ok(()) => {}
             Err(Error::Fenced { .. }) => return Finish::Fenced,
             Err(source) => return self.aborted(Abort::NoProducer { source }, batch),
         }
-        let stale = batch.keep(|at, epoch| membership.holds(at, epoch));
+        let stale = batch.keep(|at, epoch| membership.is_none_or(|membership| membership.holds(at, epoch)));
         lock(&self.counts).stale += u64::try_from(stale).unwrap_or(u64::MAX);
         let Some(instance) = self.instance.as_mut().filter(|_| !batch.is_empty()) else {
             return self.aborted(Abort::Stale, batch);

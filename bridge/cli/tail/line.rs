@@ -1,26 +1,21 @@
 //! One record, in one line: for people, or as JSON.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::calendar::Rfc3339;
-use crate::causes::chain;
+use crate::cli::printable;
+use crate::cli::values::Values;
 use crate::event::header;
 use crate::expr::{Json, Program};
 use crate::kafka::Record;
-use crate::schema::Decoder;
 use crate::schema::registry::Registry;
-use crate::sinks::json::Shape;
 
 /// Characters of a request in quarantine that are shown to people; `--json` has all of it.
 const MAX_BODY: usize = 2_000;
-
-/// Schemas whose shape is kept, some KiB each; past it they are made anew.
-const MAX_SHAPES: usize = 256;
 
 pub(super) enum Kind {
     Event,
@@ -32,9 +27,8 @@ const WITHOUT_NULLS: &str = r#"walk(if type == "object" then with_entries(select
 
 /// Makes lines of records.
 pub(super) struct Lines {
-    decoder: Decoder,
+    values: Values,
     without_nulls: Option<Program>,
-    shapes: HashMap<u32, Shape>,
     json: bool,
     source: Option<String>,
     /// How the names of topics in quarantine begin.
@@ -78,7 +72,7 @@ struct Line<'a> {
 impl Lines {
     pub(super) fn new(registry: Registry, json: bool, source: Option<String>, quarantine: String) -> Self {
         let without_nulls = Program::compile(WITHOUT_NULLS).ok();
-        Self { decoder: Decoder::new(registry), without_nulls, shapes: HashMap::new(), json, source, quarantine }
+        Self { values: Values::new(registry), without_nulls, json, source, quarantine }
     }
 
     /// Whether it is of the source that was asked for.
@@ -91,7 +85,7 @@ impl Lines {
     }
 
     pub(super) async fn event(&mut self, record: &Record) -> String {
-        let (schema_id, data) = match self.decoded(record).await {
+        let (schema_id, data) = match self.values.json(record.value.as_deref()).await {
             Ok((id, text)) => (Some(id), Ok(text)),
             Err(reason) => (None, Err(reason)),
         };
@@ -127,20 +121,6 @@ impl Lines {
             let _ = write!(shown, "… ({} bytes)", value.len());
         }
         for_people(record, &format!("quarantined({})", reason.unwrap_or("no reason")), &printable(&shown))
-    }
-
-    /// The schema's id, and the event as JSON.
-    async fn decoded(&mut self, record: &Record) -> Result<(u32, String), String> {
-        let value = record.value.as_deref().ok_or("a tombstone, which deletes its key")?;
-        let decoded = self.decoder.decode(value).await.map_err(|error| chain(&error))?;
-        let id = decoded.writer.id;
-        if self.shapes.len() >= MAX_SHAPES {
-            self.shapes.clear();
-        }
-        let shape = self.shapes.entry(id).or_insert_with(|| Shape::new(&decoded.writer.schema));
-        let json = shape.to_json(&decoded.value).map_err(|error| error.to_string())?;
-        let text = String::from_utf8(json).map_err(|error| error.to_string())?;
-        Ok((id, text))
     }
 }
 
@@ -180,23 +160,6 @@ fn for_people(record: &Record, what: &str, data: &str) -> String {
     let key = record.key.as_deref().map_or_else(|| "-".into(), String::from_utf8_lossy);
     let head = format!("{time} {what} id={id} key={key} {} {}@{}", record.at.topic, record.at.partition, record.offset);
     format!("{} {data}", printable(&head))
-}
-
-/// Without control characters: what a sender wrote must not steer a terminal. In JSON they stand in texts only, where
-/// the escape means the same.
-fn printable(text: &str) -> String {
-    if !text.chars().any(char::is_control) {
-        return text.to_owned();
-    }
-    let mut out = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        if c.is_control() {
-            let _ = write!(out, "\\u{:04x}", u32::from(c));
-        } else {
-            out.push(c);
-        }
-    }
-    out
 }
 
 #[cfg(test)]

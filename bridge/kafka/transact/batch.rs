@@ -93,6 +93,12 @@ impl Batch {
         true
     }
 
+    /// Adds records that no offset goes with, for [`Transactor::commit_records`](super::Transactor::commit_records). `at`
+    /// is where they come from.
+    pub fn add(&mut self, at: &TopicPartition, writes: impl IntoIterator<Item = Write>) {
+        self.hold(at, AssignmentEpoch(0), NextOffset::stored(0), String::new(), writes);
+    }
+
     fn forget(&mut self, at: &TopicPartition) {
         if let Some(part) = self.parts.remove(at) {
             self.records -= part.writes.len();

@@ -125,7 +125,7 @@ impl Instance {
 
     /// One transaction, whole. What ends without a clean commit or abort leaves the producer to be replaced, whose
     /// successor aborts what is still open.
-    pub(super) fn run(&mut self, batch: &Batch, membership: &Membership) -> (End, Verdict) {
+    pub(super) fn run(&mut self, batch: &Batch, membership: Option<&Membership>) -> (End, Verdict) {
         self.serve();
         self.before = self.notes().tally().or_else(|| self.before.take());
         self.notes().begin(batch.records());
@@ -146,7 +146,7 @@ impl Instance {
     }
 
     /// All but the commit; after an error nothing of it can be committed.
-    fn fill(&self, batch: &Batch, membership: &Membership, clock: &mut Clock) -> Result<(), Abort> {
+    fn fill(&self, batch: &Batch, membership: Option<&Membership>, clock: &mut Clock) -> Result<(), Abort> {
         let refused = |error: &KafkaError| Abort::Refused { source: code_of(error) };
         self.producer.begin_transaction().map_err(|error| refused(&error))?;
         let writes: Vec<_> = batch.writes().collect();
@@ -164,6 +164,7 @@ impl Instance {
         {
             return Err(not_written(*one, source));
         }
+        let Some(membership) = membership else { return Ok(()) };
         let offsets = offsets(batch).map_err(|error| refused(&error))?;
         let sent =
             clock.call(|within| self.producer.send_offsets_to_transaction(&offsets, membership.metadata(), within));

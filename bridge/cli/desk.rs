@@ -1,0 +1,271 @@
+//! What the commands of the way back have at hand: the configuration, Kafka, the registry; and how they end.
+
+use std::io::{self, IsTerminal as _, Write};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+
+use super::check::logging;
+use super::{Common, Exit, report};
+use crate::app;
+use crate::app::compile::{Compiled, compile};
+use crate::app::start::max_record;
+use crate::clock;
+use crate::config::{self, Sink};
+use crate::expr::{self, Json, Program};
+use crate::kafka::peek::Begin;
+use crate::kafka::{self, Client};
+use crate::replay::{TooMany, receipts};
+use crate::schema::registry::{self, Registry};
+
+/// A command that looks into Kafka.
+pub(super) struct Desk {
+    pub(super) compiled: Compiled,
+    pub(super) client: Client,
+    pub(super) registry: Registry,
+    pub(super) runtime: Runtime,
+}
+
+/// Why a command ends before it is done.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// Nobody reads what it prints.
+    Out(io::Error),
+    Kafka(kafka::Error),
+    Registry(registry::Error),
+    App(app::Error),
+    TooMany(TooMany),
+    /// Of a command that counts what it holds in another way.
+    TooManyReceipts(usize),
+    /// It has said why.
+    Said(Exit),
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Self {
+        Self::Out(error)
+    }
+}
+
+impl From<kafka::Error> for Ended {
+    fn from(error: kafka::Error) -> Self {
+        Self::Kafka(error)
+    }
+}
+
+impl From<registry::Error> for Ended {
+    fn from(error: registry::Error) -> Self {
+        Self::Registry(error)
+    }
+}
+
+impl From<app::Error> for Ended {
+    fn from(error: app::Error) -> Self {
+        Self::App(error)
+    }
+}
+
+impl From<TooMany> for Ended {
+    fn from(error: TooMany) -> Self {
+        Self::TooMany(error)
+    }
+}
+
+impl From<receipts::Error> for Ended {
+    fn from(error: receipts::Error) -> Self {
+        match error {
+            receipts::Error::Kafka(error) => Self::Kafka(error),
+            receipts::Error::Registry(error) => Self::Registry(error),
+            receipts::Error::TooMany { most } => Self::TooManyReceipts(most),
+        }
+    }
+}
+
+impl Ended {
+    /// Says why, and with which code the process ends.
+    pub(super) fn tell(self, err: &mut dyn Write) -> io::Result<Exit> {
+        const LESS: &str = "ask for less: `--since 1h` looks at what was written lately";
+        match self {
+            Self::Out(error) => Err(error),
+            Self::Said(exit) => Ok(exit),
+            Self::Kafka(error) => {
+                let (exit, hint) = match &error {
+                    kafka::Error::Unreachable { .. } => {
+                        (Exit::Unavailable, Some("`kafka.bootstrap_servers` says where it is looked for"))
+                    }
+                    kafka::Error::Property { .. } | kafka::Error::Start { .. } => (Exit::Config, None),
+                    kafka::Error::Transactions { .. } | kafka::Error::NoLeader { .. } => {
+                        (Exit::Unavailable, Some("run it again: what was done is known, and only the rest is done"))
+                    }
+                    _ => (Exit::Problems, None),
+                };
+                report(err, &error, hint).map(|()| exit)
+            }
+            Self::Registry(error) => {
+                let exit = if error.is_transient() { Exit::Unavailable } else { Exit::Problems };
+                report(err, &error, Some("`registry.url` says where it is looked for")).map(|()| exit)
+            }
+            Self::App(error) => report(err, &error, None).map(|()| Exit::Problems),
+            Self::TooMany(error) => report(err, &error, Some(LESS)).map(|()| Exit::Problems),
+            Self::TooManyReceipts(most) => {
+                writeln!(err, "error: more than {most} receipts are of interest\n\nhint: {LESS}")?;
+                Ok(Exit::Problems)
+            }
+        }
+    }
+}
+
+impl Desk {
+    /// Reads the configuration and makes what it needs; connects to nothing yet.
+    pub(super) fn open(common: &Common, name: &str, err: &mut dyn Write) -> io::Result<Result<Self, Exit>> {
+        if let Some(exit) = logging(common, "error", err)? {
+            return Ok(Err(exit));
+        }
+        let loaded = match config::load(&common.config, &config::Process) {
+            Ok(loaded) => loaded,
+            Err(problems) => {
+                writeln!(err, "{problems}")?;
+                return Ok(Err(Exit::Config));
+            }
+        };
+        let compiled = match compile(loaded.config, &loaded.file) {
+            Ok(compiled) => compiled,
+            Err(problems) => {
+                for problem in problems {
+                    writeln!(err, "{problem}")?;
+                }
+                return Ok(Err(Exit::Config));
+            }
+        };
+        let config = &compiled.config;
+        let client = Client::new(&config.kafka, &format!("hookbridge-{name}"))
+            .map(|client| client.with_max_message_bytes(max_record(config)));
+        match (client, Registry::new(&config.registry)) {
+            (Ok(client), Ok(registry)) => Ok(Ok(Self { client, registry, runtime: Runtime::new()?, compiled })),
+            (Err(error), _) => report(err, &error, None).map(|()| Err(Exit::Config)),
+            (_, Err(error)) => report(err, &error, None).map(|()| Err(Exit::Config)),
+        }
+    }
+
+    /// Of all topics.
+    pub(super) fn prefix(&self) -> &str {
+        &self.compiled.config.kafka.topic_prefix
+    }
+
+    /// A name that librdkafka wants for readers; nobody joins such a group.
+    pub(super) fn reader_group(&self) -> String {
+        format!("{}hookbridge.reader", self.prefix())
+    }
+
+    /// The sink of that name, or a word on which ones there are.
+    pub(super) fn sink(&self, name: &str, err: &mut dyn Write) -> Result<&Sink, Ended> {
+        let sinks = &self.compiled.config.sinks;
+        if let Some(sink) = sinks.get(name) {
+            return Ok(sink);
+        }
+        let known = if sinks.is_empty() { "none".to_owned() } else { names(sinks.keys()) };
+        writeln!(err, "error: there is no sink `{name}` in the configuration\n\nhint: there are: {known}")?;
+        Err(Ended::Said(Exit::Usage))
+    }
+
+    /// The full names of the topics that hold a sink's events.
+    pub(super) fn event_topics(&self, sink: &Sink) -> Vec<String> {
+        let events = &self.compiled.config.events;
+        let topic = |event: &String| Some(format!("{}{}", self.prefix(), events.get(event)?.topic));
+        let mut topics: Vec<String> = sink.events.iter().filter_map(topic).collect();
+        topics.sort_unstable();
+        topics.dedup();
+        topics
+    }
+}
+
+fn names<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    names.map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// Which records to look at, by when they were written.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Choice {
+    /// Only those of which this jq expression is true; it sees what `list --json` prints
+    #[arg(long = "where", value_name = "JQ")]
+    pub(super) filter: Option<String>,
+    /// Only those that were set aside so long ago, or less: `10m`, `24h`, `7d`
+    #[arg(long, value_name = "DURATION", value_parser = config::units::parse_duration)]
+    pub(super) since: Option<Duration>,
+}
+
+impl Choice {
+    pub(super) fn begin(&self) -> Begin {
+        self.since.map_or(Begin::Beginning, |ago| Begin::Since(ago_ms(ago)))
+    }
+
+    /// The expression, compiled.
+    pub(super) fn program(&self, err: &mut dyn Write) -> Result<Option<Program>, Ended> {
+        let Some(text) = &self.filter else { return Ok(None) };
+        match Program::compile(text) {
+            Ok(program) => Ok(Some(program)),
+            Err(problems) => {
+                for expr::Problem { line, column, message } in problems {
+                    writeln!(err, "error: --where, line {line}, column {column}: {message}")?;
+                }
+                writeln!(err, "\nhint: `hookbridge eval` tries an expression")?;
+                Err(Ended::Said(Exit::Usage))
+            }
+        }
+    }
+}
+
+/// Whether the program is true of a document. One that fails is not: of `.data.country == "DE"` an event that cannot be
+/// read is none.
+pub(super) fn is_chosen(program: Option<&Program>, document: &str) -> bool {
+    let Some(program) = program else { return true };
+    let document = Json::from(std::borrow::Cow::Borrowed(document));
+    program.is_true(&document).unwrap_or(false)
+}
+
+/// So long ago, in milliseconds since the epoch.
+pub(super) fn ago_ms(ago: Duration) -> i64 {
+    clock::now_ms().saturating_sub(i64::try_from(ago.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Says on a terminal how far a long reading has come, once a second.
+pub(super) struct Progress {
+    what: String,
+    shown: Instant,
+    terminal: bool,
+    told: bool,
+}
+
+impl Progress {
+    const EVERY: Duration = Duration::from_secs(1);
+
+    pub(super) fn of(what: impl Into<String>) -> Self {
+        Self { what: what.into(), shown: Instant::now(), terminal: io::stderr().is_terminal(), told: false }
+    }
+
+    pub(super) fn tell(&mut self, records: u64) {
+        if self.terminal && self.shown.elapsed() >= Self::EVERY {
+            self.shown = Instant::now();
+            self.told = true;
+            // Nobody has to see it.
+            let _ = write!(io::stderr(), "\r{}: {records} records read", self.what);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.told {
+            let _ = writeln!(io::stderr());
+        }
+    }
+}
+
+/// At most so many characters, for a cell of a table.
+pub(super) fn cut(text: &str, most: usize) -> String {
+    let text = super::printable(text);
+    match text.char_indices().nth(most) {
+        None => text,
+        Some((at, _)) => format!("{}…", &text[..at]),
+    }
+}
