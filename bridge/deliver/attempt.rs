@@ -357,7 +357,7 @@ impl Preparation {
 }
 
 #[cfg(feature = "seeded-bugs")]
-fn delivery_id_where_seeded(identity: &crate::event::Identity, sink: &str) -> uuid::Uuid {
+fn delivery_id_where_seeded(identity: &Identity, sink: &str) -> uuid::Uuid {
     if crate::seeded::has(crate::seeded::Bug::NewDeliveryIds) {
         return uuid::Uuid::new_v4();
     }

@@ -11,6 +11,7 @@ use crate::harness::bridge::{Metrics, command};
 use crate::harness::eventually;
 use crate::harness::process::{Process, folder, free_port};
 use crate::harness::senders::SHOP_KEY;
+use crate::receiver::SIGNING_KEY;
 
 /// A debug build among three brokers on two cores, each of its start's steps waiting for Kafka.
 const START: Duration = Duration::from_secs(120);
@@ -24,6 +25,8 @@ pub(crate) struct Place {
     pub(crate) database: String,
     /// Before every topic.
     pub(crate) prefix: String,
+    /// The vendor's port, where there is an HTTP sink.
+    pub(crate) vendor: Option<u16>,
     /// The bug that the binary is to have, where it was built with `seeded-bugs`.
     pub(crate) bug: Option<String>,
 }
@@ -130,6 +133,22 @@ pub(crate) fn resident_bytes(pid: u32) -> u64 {
 
 fn yaml(name: &str, place: &Place, folder: &Path, ingest_port: u16, admin_port: u16) -> String {
     let Place { bootstrap, registry, database, prefix, .. } = place;
+    let vendor = place.vendor.map(|port| {
+        format!(
+            r"
+  crm:
+    type: http
+    url: http://127.0.0.1:{port}/hooks
+    events: [order_placed]
+    purpose: none
+    sign: {{ standard_webhooks: whsec_{key} }}
+    concurrency: 16
+    timeout: 5s
+    guarantee: effectively_once
+",
+            key = BASE64.encode(SIGNING_KEY)
+        )
+    });
     format!(
         r#"
 instance: {name}
@@ -177,7 +196,10 @@ sinks:
     table: "{{event_type}}"
     ddl: evolve
     guarantee: exactly_once
+{vendor}
+egress: {{ allow: [127.0.0.0/8] }}
 "#,
+        vendor = vendor.unwrap_or_default(),
         cache = folder.join("registry-cache").display(),
         schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/schemas").display(),
         secret = BASE64.encode(SHOP_KEY),

@@ -50,6 +50,13 @@ pub(crate) fn uncommitted(cache: &Cache, place: &Place) -> HashSet<String> {
     records.iter().filter_map(|record| record.header("ce_id").map(str::to_owned)).collect()
 }
 
+/// Dead letters of the HTTP sink, by event.
+pub(crate) fn dead(cache: &Cache, place: &Place) -> Vec<String> {
+    let topic = format!("{}dead.crm", place.prefix);
+    let records = tokio::task::block_in_place(|| read(cache, &place.bootstrap, Isolation::Committed, &[&topic]));
+    records.iter().filter_map(|record| record.header("ce_id").map(str::to_owned)).collect()
+}
+
 /// The sink's table.
 pub(crate) async fn rows(database: &Client) -> Vec<Row> {
     let all = "SELECT hb_event_id, hb_partition::int, hb_offset::bigint, customer_id, sequence, note FROM order_placed";
@@ -73,7 +80,7 @@ pub(crate) async fn counters(bridges: &[Bridge]) -> Option<Counted> {
         counted.uncertain += sum("hookbridge_dedupe_uncertain_total", &[]);
         counted.accepted += sum("hookbridge_events_accepted_total", &[]);
         counted.deduplicated += sum("hookbridge_events_deduplicated_total", &[]);
-        counted.delivered += sum("hookbridge_settlements_total", &[("outcome", "delivered")]);
+        counted.delivered += sum("hookbridge_settlements_total", &[("sink", "warehouse"), ("outcome", "delivered")]);
     }
     Some(counted)
 }

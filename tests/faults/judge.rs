@@ -52,6 +52,8 @@ pub(crate) struct Evidence {
     pub(crate) uncommitted: HashSet<String>,
     pub(crate) rows: Vec<Row>,
     pub(crate) offsets: Vec<Committed>,
+    /// Dead letters of the HTTP sink, by event; none where there is no such sink.
+    pub(crate) dead: Option<Vec<String>>,
     /// What the bridges counted; none where one of them was killed, and its counters with it.
     pub(crate) counted: Option<Counted>,
     /// What did not come to rest: told by the rig.
@@ -108,6 +110,14 @@ pub(crate) struct Figures {
     pub(crate) ack_p50_us: u64,
     pub(crate) ack_p99_us: u64,
     pub(crate) faults: usize,
+    /// Of the vendor, and how many of them it had answered 2xx before.
+    #[serde(default)]
+    pub(crate) calls: usize,
+    #[serde(default)]
+    pub(crate) repeated_calls: usize,
+    /// Events that are dead letters.
+    #[serde(default)]
+    pub(crate) dead: usize,
 }
 
 /// Figures and findings: a run is good where there are none of the latter.
@@ -143,6 +153,7 @@ pub(crate) fn judge(evidence: &Evidence) -> Verdict {
     case.offsets_only_grow();
     case.doubles_are_explained();
     case.counters_agree();
+    case.the_vendor_has_each_once();
     for what in &evidence.stuck {
         case.find("stuck", what.clone());
     }
@@ -191,6 +202,7 @@ impl<'a> Case<'a> {
                         Answer::Status(_) | Answer::Refused => {}
                     }
                 }
+                Line::Call { .. } => figures.calls += 1,
                 Line::Fault { .. } => figures.faults += 1,
             }
         }
@@ -351,9 +363,69 @@ impl<'a> Case<'a> {
         }
     }
 
+    /// I1, I2, I4 for the vendor, who takes the first of the calls that have one `webhook-id` and answers the others alike:
+    /// each event has its effect or is a dead letter, once, in the order of its key.
+    fn the_vendor_has_each_once(&mut self) {
+        let Some(dead) = &self.evidence.dead else { return };
+        let by_place: HashMap<(&str, i64), &str> =
+            self.sent.iter().map(|(event, sent)| ((sent.key, sent.sequence), *event)).collect();
+        let mut ids: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        let mut effects: HashSet<&str> = HashSet::new();
+        let mut last: HashMap<&str, i64> = HashMap::new();
+        let mut found = Vec::new();
+        for line in &self.evidence.ledger {
+            let Line::Call { id, key, sequence, body, status, .. } = line else { continue };
+            let Some(event) = by_place.get(&(key.as_str(), *sequence)).copied() else {
+                found.push(("phantom", format!("the vendor was called with {key} {sequence}, which was never sent")));
+                continue;
+            };
+            if self.sent[event].body != body {
+                found.push(("corrupt", format!("the vendor was called with another {event} than was sent")));
+            }
+            ids.entry(event).or_default().insert(id);
+            if *status >= 300 {
+                continue;
+            }
+            if !effects.insert(id) {
+                self.figures.repeated_calls += 1;
+            } else if let Some(before) = last.insert(key, *sequence).filter(|before| before >= sequence) {
+                found.push(("nonmonotonic", format!("the vendor took {key} {sequence} after {before}")));
+            }
+        }
+        for (event, ids) in ids.iter().filter(|(_, ids)| ids.len() > 1) {
+            self.figures.doubled += 1;
+            found.push(("duplicate", format!("{event} was sent to the vendor as {ids:?}")));
+        }
+        let buried: HashSet<&str> = dead.iter().map(String::as_str).collect();
+        self.figures.dead = buried.len();
+        if dead.len() > buried.len() {
+            found.push(("duplicate", format!("{} dead letters are there twice", dead.len() - buried.len())));
+        }
+        for (event, sent) in self.sent.iter().filter(|(_, sent)| sent.taken_at.is_some()) {
+            let has_effect = ids.get(event).is_some_and(|ids| ids.iter().any(|id| effects.contains(id)));
+            match (has_effect, buried.contains(event)) {
+                (false, false) => {
+                    self.figures.lost += 1;
+                    found.push((
+                        "lost-write",
+                        format!("{event} ({} {}) reached the vendor never", sent.key, sent.sequence),
+                    ));
+                }
+                (true, true) => found.push(("duplicate", format!("{event} reached the vendor, and is a dead letter"))),
+                _ => {}
+            }
+        }
+        found.into_iter().for_each(|(kind, what)| self.find(kind, what));
+    }
+
     /// I8: without a fault, the bridges' own counters say what the judge found.
     fn counters_agree(&mut self) {
         let Some(counted) = self.evidence.counted else { return };
+        let most = counted.accepted + counted.uncertain + self.figures.doubles.library as u64;
+        if !(counted.accepted..=most).contains(&(self.figures.records as u64)) {
+            let records = self.figures.records;
+            self.find("miscounted", format!("{records} records, where {counted:?}"));
+        }
         if self.figures.faults > 0 {
             return;
         }

@@ -33,6 +33,16 @@ pub(crate) enum Line {
         trace: String,
         answer: Answer,
     },
+    /// The vendor was called, and is about to answer.
+    Call {
+        at: u64,
+        /// `webhook-id`.
+        id: String,
+        key: String,
+        sequence: i64,
+        body: String,
+        status: u16,
+    },
     /// Something was broken on purpose, or mended.
     Fault {
         at: u64,

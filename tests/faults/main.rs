@@ -20,6 +20,7 @@ mod harness;
 mod judge;
 mod ledger;
 mod options;
+mod receiver;
 mod results;
 mod rows;
 mod run;

@@ -12,6 +12,7 @@ Without options: the short run that is part of `cargo test`.
   --seed N       the first run's seed (1)
   --seconds N    how long faults are made in each run (60)
   --rate N       events a second (300)
+  --http         an HTTP sink, too, and a vendor that it calls
   --bug NAME     with `--features seeded-bugs`: what is wrong with the bridge; its runs have to be found out
   --again        runs that the results have already, too
   --page         writes the results into docs/faults.md, and runs nothing";
@@ -23,6 +24,7 @@ pub(crate) struct Options {
     pub(crate) seed: u64,
     pub(crate) seconds: Duration,
     pub(crate) rate: u32,
+    pub(crate) http: bool,
     pub(crate) bug: Option<String>,
     pub(crate) again: bool,
     /// Results are kept, and those that are there are not run again.
@@ -47,6 +49,7 @@ impl Options {
             seed: 1,
             seconds: Duration::from_secs(12),
             rate: 150,
+            http: false,
             bug: None,
             again: true,
             kept: false,
@@ -72,6 +75,10 @@ pub(crate) fn read(arguments: impl Iterator<Item = String>) -> Order {
             "--page" => return Order::Page,
             "--again" => {
                 options.again = true;
+                Ok(())
+            }
+            "--http" => {
+                options.http = true;
                 Ok(())
             }
             "--rows" => value().and_then(|text| rows(&text)).map(|rows| options.rows = rows),

@@ -46,7 +46,7 @@ impl Outcome {
     pub(crate) fn new(row: Row, seed: u64, options: &Options, verdict: Verdict, counted: Option<Counted>) -> Self {
         let found = verdict.findings.len();
         Self {
-            row: row.name().to_owned(),
+            row: name(row, options),
             seed,
             seconds: options.seconds.as_secs(),
             rate: options.rate,
@@ -69,11 +69,12 @@ impl Outcome {
 
     pub(crate) fn line(&self) -> String {
         let Figures { events, requests, unknown, records, doubles, rows, lost, doubled, .. } = &self.figures;
+        let Figures { calls, repeated_calls, dead, .. } = &self.figures;
         let Figures { longest_wait_ms, recovery_ms, ack_p50_us, ack_p99_us, faults, .. } = &self.figures;
         let verdict = if self.is_good() { "good".to_owned() } else { format!("{} FINDINGS", self.found) };
         let mut line = format!(
             "{} seed {}: {verdict}; {faults} faults, {events} events in {requests} requests ({unknown} unknown), \
-             {records} records ({doubles:?}), {rows} rows, {lost} lost, {doubled} doubled; recovery {recovery_ms} ms, \
+             {records} records ({doubles:?}), {rows} rows, {calls} calls ({repeated_calls} repeated), {dead} dead, {lost} lost, {doubled} doubled; recovery {recovery_ms} ms, \
              longest wait {longest_wait_ms} ms, caught up in {} ms, ack p50 {ack_p50_us} us p99 {ack_p99_us} us, {:?}; \
              brokers {} MiB, a bridge {} MiB; {} s",
             self.row, self.seed, self.catch_up_ms, self.counted, self.brokers_mib, self.bridge_mib, self.took_s
@@ -83,6 +84,12 @@ impl Outcome {
         }
         line
     }
+}
+
+/// A row's name, with what was added to it.
+fn name(row: Row, options: &Options) -> String {
+    let http = if options.http && !row.wants_a_vendor() { "+http" } else { "" };
+    format!("{}{http}", row.name())
 }
 
 fn git(arguments: &[&str]) -> Option<String> {
@@ -121,7 +128,7 @@ impl Results {
         let commit = commit();
         self.all.iter().any(|outcome| {
             (&*outcome.row, outcome.seed, outcome.seconds, outcome.rate)
-                == (row.name(), seed, options.seconds.as_secs(), options.rate)
+                == (&*name(row, options), seed, options.seconds.as_secs(), options.rate)
                 && outcome.bug == options.bug
                 && outcome.commit == commit
         })

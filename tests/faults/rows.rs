@@ -9,6 +9,7 @@ use crate::cluster::Cluster;
 use crate::deployment::{Bridge, Place};
 use crate::harness::{Random, eventually};
 use crate::ledger::{Hits, Ledger};
+use crate::receiver::{Mood, Receiver};
 
 /// The session time-out of the sinks' consumers is six seconds: a process that is frozen for this long has lost its
 /// partitions when it wakes.
@@ -30,11 +31,14 @@ pub(crate) enum Row {
     F28,
     F36,
     Twenty,
+    F3,
+    F16,
+    F18,
     F37,
 }
 
 impl Row {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::F0,
         Self::F1,
         Self::F6,
@@ -46,6 +50,9 @@ impl Row {
         Self::F28,
         Self::F36,
         Self::Twenty,
+        Self::F3,
+        Self::F16,
+        Self::F18,
         Self::F37,
     ];
 
@@ -62,6 +69,9 @@ impl Row {
             Self::F28 => "F28",
             Self::F36 => "F36",
             Self::Twenty => "twenty",
+            Self::F3 => "F3",
+            Self::F16 => "F16",
+            Self::F18 => "F18",
             Self::F37 => "F37",
         }
     }
@@ -84,6 +94,9 @@ impl Row {
             Self::F28 => "each event comes 2 to 20 times at once, to both bridges",
             Self::F36 => "SIGTERM of a bridge under load, started again when it has ended",
             Self::Twenty => "each event comes 2 to 20 times at once, to both bridges, while leaders are killed",
+            Self::F3 => "`kill -9` of a bridge right after a vendor has answered 2xx, before that is settled",
+            Self::F16 => "a vendor answers 503, or 429 with `Retry-After`, or takes the call and answers too late",
+            Self::F18 => "a vendor answers 400 to one event in twenty, and at times 401 to all",
             Self::F37 => "any two of F1, F6, F7, F24 and F26 at once",
         }
     }
@@ -95,7 +108,12 @@ impl Row {
 
     /// Whether a bridge's counters survive it.
     pub(crate) fn spares_the_bridges(self) -> bool {
-        !matches!(self, Self::F1 | Self::F23 | Self::F36 | Self::F37)
+        !matches!(self, Self::F1 | Self::F3 | Self::F23 | Self::F36 | Self::F37)
+    }
+
+    /// Whether it is about an HTTP sink.
+    pub(crate) fn wants_a_vendor(self) -> bool {
+        matches!(self, Self::F3 | Self::F16 | Self::F18)
     }
 }
 
@@ -108,6 +126,7 @@ pub(crate) struct Victims<'a> {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) random: Random,
     pub(crate) until: Instant,
+    pub(crate) vendor: Option<Receiver>,
     /// What must not be, and was seen while breaking things.
     pub(crate) seen: Vec<String>,
 }
@@ -115,6 +134,9 @@ pub(crate) struct Victims<'a> {
 impl Victims<'_> {
     /// Breaks what the row breaks until the time is over, and leaves everything running.
     pub(crate) async fn torment(&mut self, row: Row) -> Result<(), String> {
+        if let Some(vendor) = self.vendor.as_ref().filter(|_| row == Row::F18) {
+            vendor.is(Mood::Picky);
+        }
         match row {
             Row::F0 | Row::F28 => sleep_until(self.until).await,
             Row::F37 => {
@@ -157,6 +179,8 @@ impl Victims<'_> {
             Row::F24 => self.freeze_a_bridge(also).await,
             Row::F26 => self.end_sessions().await,
             Row::F36 => self.stop_a_bridge(),
+            Row::F3 => self.crash_after_an_answer().await,
+            Row::F16 | Row::F18 => self.change_the_vendors_mood(row).await,
             Row::F0 | Row::F28 | Row::F37 => {}
         }
         Ok(())
@@ -283,6 +307,27 @@ impl Victims<'_> {
         self.end_in_good_order(&mut bridge);
         bridge.crash_and_restart();
         self.bridges.insert(victim, bridge);
+    }
+
+    /// The call has its effect, and nobody may have written that down.
+    async fn crash_after_an_answer(&mut self) {
+        if let Some(vendor) = self.vendor.clone() {
+            vendor.next_call(PAST_SESSION).await;
+        }
+        self.crash_a_bridge();
+    }
+
+    async fn change_the_vendors_mood(&mut self, row: Row) {
+        let Some(vendor) = self.vendor.clone() else { return };
+        let bad = match row {
+            Row::F18 => &[Mood::Locked][..],
+            _ => &[Mood::Down, Mood::Busy, Mood::Slow],
+        };
+        let mood = bad[self.choose(bad.len())];
+        self.ledger.fault(format!("the vendor is {mood:?}"), Hits::Sink);
+        vendor.is(mood);
+        self.wait(2_000, 6_000).await;
+        vendor.is(if row == Row::F18 { Mood::Picky } else { Mood::Fine });
     }
 
     /// Everything runs again, and says so.

@@ -14,9 +14,10 @@ use crate::harness::postgres::{Database, Postgres};
 use crate::harness::process::{folder, progress};
 use crate::harness::registry::Registry;
 use crate::harness::{Random, random_name};
-use crate::judge::{Evidence, judge};
+use crate::judge::{Evidence, Written, judge};
 use crate::ledger::Ledger;
 use crate::options::Options;
+use crate::receiver::Receiver;
 use crate::results::Outcome;
 use crate::rows::{Row, STOPS_WITHIN, Victims};
 use crate::sender::{Load, Sending};
@@ -61,18 +62,21 @@ impl Rig {
     pub(crate) async fn run(&mut self, row: Row, seed: u64, options: &Options) -> Outcome {
         let began = Instant::now();
         let database = Database::create(&self.postgres.url()).await;
+        let ledger = Arc::new(Ledger::create(&folder("ledger").join("ledger.jsonl")));
+        let vendor =
+            if options.http || row.wants_a_vendor() { Some(Receiver::start(Arc::clone(&ledger)).await) } else { None };
         let place = Place {
             bootstrap: self.cluster.bootstrap(),
             registry: self.registry.url(),
             database: database.url.clone(),
             prefix: format!("{}-{}.", row.name().to_lowercase(), random_name()),
+            vendor: vendor.as_ref().map(|vendor| vendor.port),
             bug: options.bug.clone(),
         };
         let mut bridges: Vec<Bridge> = ["a", "b"].map(|name| Bridge::start(name, &place)).into();
         for bridge in &bridges {
             bridge.wait_ready().await;
         }
-        let ledger = Arc::new(Ledger::create(&folder("ledger").join("ledger.jsonl")));
         let watch = Watch::start(database.connect().await, place.topic());
         // Copies come on top of the rate of requests.
         let rate = if row.copies() > 1 { (options.rate / 10).max(5) } else { options.rate };
@@ -89,6 +93,7 @@ impl Rig {
             ledger: Arc::clone(&ledger),
             random: Random::from(seed),
             until: Instant::now() + options.seconds,
+            vendor: vendor.clone(),
             seen: Vec::new(),
         };
         let mut stuck = Vec::new();
@@ -113,6 +118,11 @@ impl Rig {
         if !catch_up(&client, &place, &ends).await {
             stuck.push(format!("the sink has not settled the topic after {CAUGHT_UP_WITHIN:?}"));
         }
+        if let Some(vendor) = &vendor
+            && !vendor_has(vendor, &committed, row == Row::F18).await
+        {
+            stuck.push(format!("the vendor has not been given all after {CAUGHT_UP_WITHIN:?}"));
+        }
         let catch_up = healed.elapsed();
         let counted = if row.spares_the_bridges() { evidence::counters(&bridges).await } else { None };
         let memory = (self.cluster.resident_bytes(), bridges.iter().map(Bridge::resident_bytes).max());
@@ -129,6 +139,7 @@ impl Rig {
             uncommitted: evidence::uncommitted(&self.cache, &place),
             rows: evidence::rows(&client).await,
             offsets: watch.finish().await,
+            dead: vendor.as_ref().map(|_| evidence::dead(&self.cache, &place)),
             counted,
             stuck,
         };
@@ -141,6 +152,19 @@ impl Rig {
             ..Outcome::new(row, seed, options, verdict, counted)
         }
     }
+}
+
+/// Waits until the vendor took what the topic holds, but for what it refuses.
+async fn vendor_has(vendor: &Receiver, committed: &[Written], picky: bool) -> bool {
+    let deadline = Instant::now() + CAUGHT_UP_WITHIN;
+    let mut ticks = tokio::time::interval(Duration::from_millis(200));
+    while !vendor.has_all(committed.iter().map(|record| (record.key.as_str(), record.sequence)), picky) {
+        if Instant::now() > deadline {
+            return false;
+        }
+        ticks.tick().await;
+    }
+    true
 }
 
 /// Waits until the sink has settled what the topic holds.
