@@ -17,6 +17,9 @@ use super::verify::{Rejection, Request, Verifier};
 use crate::catalog::{self, Algorithm, Covers, KeyEncoding, SourceScheme};
 use crate::config::Secret;
 
+/// The setting that holds a private source's description, with the keys that its section of the file would have.
+const DESCRIPTION: &str = "description";
+
 /// Why a file could not be run at all. What is wrong with one vector is a failed vector instead.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -187,9 +190,7 @@ impl ExpectedAnswer {
 }
 
 fn decide(vector: &Vector, provider: Option<&str>) -> Result<Decision, String> {
-    let preset = provider.unwrap_or(&vector.provider).replace('_', "-");
-    let scheme = catalog::preset(&preset).map_err(|error| error.to_string())?;
-    let settings = Settings::apply(scheme, &vector.config)?;
+    let settings = Settings::apply(scheme(vector, provider)?, &vector.config)?;
     let body = STANDARD.decode(&vector.body_base64).map_err(|error| format!("body_base64: {error}"))?;
     // As the configuration does: an empty one is a rotation that has not begun.
     let secrets: Vec<Secret> = vector.secrets.iter().filter(|text| !text.is_empty()).map(Secret::new).collect();
@@ -218,6 +219,19 @@ fn decide(vector: &Vector, provider: Option<&str>) -> Result<Decision, String> {
         Some(answer) => Decision::answered(answer),
         None => Decision::accept(format!("secret {} matched", found.secret_index)),
     })
+}
+
+/// What is tried: the preset, or the description that the vector brings for a source without one.
+fn scheme(vector: &Vector, provider: Option<&str>) -> Result<SourceScheme, String> {
+    match (vector.config.get(DESCRIPTION), provider) {
+        (Some(written), None) => {
+            serde_json::from_value(written.clone()).map_err(|error| format!("config.{DESCRIPTION}: {error}"))
+        }
+        _ => {
+            let preset = provider.unwrap_or(&vector.provider).replace('_', "-");
+            catalog::preset(&preset).map_err(|error| error.to_string())
+        }
+    }
 }
 
 /// What a vector assumes of its source, laid over the preset.
@@ -253,6 +267,8 @@ impl Settings {
             "notification_url" | "public_url" => self.public_url = Some(text()?.to_owned()),
             "signature_version" => scheme.min_version = Some(text()?.to_owned()),
             "verify_token" => self.verify_token = Some(Secret::new(text()?)),
+            // It is the scheme already.
+            DESCRIPTION => {}
             // What the secrets are; the scheme says the same, or there is nothing to test.
             "key_type" => {
                 let is_that = scheme.signature.iter().all(|signature| {
@@ -356,6 +372,44 @@ mod tests {
             assert_eq!(String::from_utf8(out).unwrap(), format!("{count} passed, 0 failed\n"));
             assert_eq!(report, Report { passed: count, failed: 0 });
         }
+    }
+
+    #[test]
+    fn every_vector_of_our_own_comes_out_as_it_expects() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/ours");
+        let (mut providers, mut all) = (std::collections::BTreeSet::new(), Report::default());
+        for file in std::fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            let Some(provider) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json")) else {
+                continue;
+            };
+            providers.insert(provider.replace('_', "-"));
+            let mut out = Vec::new();
+            let report = run(&std::fs::read_to_string(&path).unwrap(), None, &mut out).unwrap();
+            assert_eq!(report.failed, 0, "{}", String::from_utf8_lossy(&out));
+            all.passed += report.passed;
+        }
+        let expected = catalog::preset_names().chain(["private"]).map(str::to_owned);
+        assert_eq!(providers, expected.collect(), "a file for each preset, and one for private schemes");
+        assert!(all.passed >= 600, "{all:?}");
+    }
+
+    #[test]
+    fn a_source_without_a_preset_is_tried_by_the_description_that_its_vector_brings() {
+        let mut vector = vendor_vector();
+        let mut description = json!({ "signature": {
+            "algorithm": "hmac-sha256", "header": "webhook-signature", "prefix": "v1,", "encoding": "base64",
+            "key": { "prefix": "whsec_", "encoding": "base64" },
+            "signed": "{header:webhook-id}.{header:webhook-timestamp}.{body}",
+        } });
+        vector["provider"] = json!("of_my_own");
+        vector["config"] = json!({ "description": description.clone() });
+        let (count, text) = report(&json!([vector]), None);
+        assert_eq!(count.passed, 1, "{text}");
+        description["signature"]["headr"] = json!("x");
+        vector["config"] = json!({ "description": description });
+        let (_, text) = report(&json!([vector]), None);
+        assert!(text.contains("not run: config.description: unknown field `headr`"), "{text}");
     }
 
     #[test]
