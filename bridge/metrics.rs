@@ -241,18 +241,12 @@ impl Metrics {
 
     /// Drops every series of a sink that is no more: its lag would be shown for ever.
     pub fn forget_sink(&self, sink: &str) {
-        for family in [
-            &self.attempts,
-            &self.settlements,
-            &self.consent_suppressions,
-            &self.sink_restarts,
-            &self.transactions,
-        ] {
+        for family in
+            [&self.attempts, &self.settlements, &self.consent_suppressions, &self.sink_restarts, &self.transactions]
+        {
             forget(family, "sink", sink);
         }
-        for family in
-            [&self.consumer_lag, &self.sink_state, &self.window_depth, &self.parked_keys, &self.restoring]
-        {
+        for family in [&self.consumer_lag, &self.sink_state, &self.window_depth, &self.parked_keys, &self.restoring] {
             forget(family, "sink", sink);
         }
         forget(&self.event_to_action, "sink", sink);

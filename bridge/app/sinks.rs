@@ -206,11 +206,7 @@ impl Recipe {
 
 impl Maker {
     fn new(recipe: Arc<Recipe>, sink: CompiledSink, around: &Arc<Surroundings>) -> Self {
-        Self {
-            policy: policy(&recipe, sink),
-            around: Arc::clone(around),
-            recipe,
-        }
+        Self { policy: policy(&recipe, sink), around: Arc::clone(around), recipe }
     }
 
     /// A worker, with its own member of the sink's group.

@@ -166,10 +166,8 @@ fn trails(desk: &Desk, sink: &Sink, letters: &[Letter]) -> Result<Trails, Ended>
     let Some(first_ms) = letters.iter().filter_map(|letter| letter.record.timestamp_ms).min() else {
         return Ok(Trails::default());
     };
-    let mut topics: Vec<String> = letters
-        .iter()
-        .map(|letter| receipt::topic(desk.prefix(), &sink.name, &letter.grave.origin_topic))
-        .collect();
+    let mut topics: Vec<String> =
+        letters.iter().map(|letter| receipt::topic(desk.prefix(), &sink.name, &letter.grave.origin_topic)).collect();
     topics.sort_unstable();
     topics.dedup();
     let receipts = Receipts {
@@ -302,7 +300,8 @@ fn replay(
     if matches!(sink.kind, SinkKind::Postgres(_)) {
         return by_rewind(&sink, &chosen, err);
     }
-    let sendable: Vec<&(&Letter, Shown)> = chosen.iter().filter(|one| found.standing(one.0).may_be_sent_again()).collect();
+    let sendable: Vec<&(&Letter, Shown)> =
+        chosen.iter().filter(|one| found.standing(one.0).may_be_sent_again()).collect();
     for (letter, shown) in chosen.iter().filter(|one| !found.standing(one.0).may_be_sent_again()) {
         said(common, shown, "left_alone", Some(found.standing(letter).name()), out)?;
     }
@@ -331,7 +330,11 @@ fn by_rewind(sink: &Sink, chosen: &[(&Letter, Shown)], err: &mut dyn Write) -> R
         sink.name
     )?;
     for ((topic, partition), offset) in lowest {
-        writeln!(err, "  hookbridge sink rewind {} --topic {topic} --partition {partition} --offset {offset}", sink.name)?;
+        writeln!(
+            err,
+            "  hookbridge sink rewind {} --topic {topic} --partition {partition} --offset {offset}",
+            sink.name
+        )?;
     }
     Ok(Exit::Usage)
 }

@@ -76,10 +76,17 @@ pub(super) struct Unfit {
 
 /// What becomes of a record once the offset has passed it.
 enum Course {
-    Sent { delivery_id: Uuid, event_id: String, received_at_ms: Option<i64> },
+    Sent {
+        delivery_id: Uuid,
+        event_id: String,
+        received_at_ms: Option<i64>,
+    },
     Skipped(SkipReason),
     /// With what the sink, or what comes before it, says.
-    Dead { detail: String, attempts: u32 },
+    Dead {
+        detail: String,
+        attempts: u32,
+    },
 }
 
 /// The leading records of a batch that the offset can pass, each with its item and its course.
@@ -97,7 +104,8 @@ impl Batch {
 
     /// The sink refuses a record for good. `false`: it is none that was sent.
     fn bury(&mut self, at: usize, detail: String) -> bool {
-        let (Some(item), Some(course @ Course::Sent { .. })) = (self.items.get_mut(at), self.courses.get_mut(at)) else {
+        let (Some(item), Some(course @ Course::Sent { .. })) = (self.items.get_mut(at), self.courses.get_mut(at))
+        else {
             return false;
         };
         *item = Item::Pass { offset: item.offset() };

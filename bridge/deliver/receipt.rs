@@ -15,7 +15,7 @@ use crate::schema::wire;
 
 use avro::{Reader, Writer};
 
-pub use settled::{followed, received_at, receipt_of, record_of};
+pub use settled::{followed, receipt_of, received_at, record_of};
 
 /// The schema, as it is registered under its record name.
 pub const SCHEMA: &str = include_str!("../../schemas/hookbridge/receipt/1.avsc");

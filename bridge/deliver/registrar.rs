@@ -68,7 +68,8 @@ impl Registrar {
             }
             Ok(())
         };
-        let late = |_| Outcome::Transient { reason: "kafka did not acknowledge a dead letter or receipt in time".into() };
+        let late =
+            |_| Outcome::Transient { reason: "kafka did not acknowledge a dead letter or receipt in time".into() };
         timeout(DEADLINE, acknowledged).await.map_err(late)?
     }
 

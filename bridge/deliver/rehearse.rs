@@ -3,11 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::attempt::{Policy, Preparation};
+use super::attempt::{Policy, Preparation, Prepared};
 use crate::kafka::Record;
 use crate::outcome::{Outcome, SkipReason};
 use crate::schema::Decoder;
-use crate::sinks::Item;
 
 /// A sink's schema registry, filter, consent and map, without the sink.
 pub struct Rehearsal {
@@ -40,8 +39,8 @@ impl Rehearsal {
     /// What would become of an event that was read at this place.
     pub async fn of(&self, record: &Record) -> Verdict {
         match self.preparation.prepare(&self.sink, record).await {
-            Ok(Item::Send(_)) => Verdict::Sent,
-            Ok(Item::Skip { reason, .. }) => Verdict::Skipped(reason),
+            Ok(Prepared::Send(_)) => Verdict::Sent,
+            Ok(Prepared::Skip(reason)) => Verdict::Skipped(reason),
             Err(unfit) => Verdict::Refused(unfit.outcome),
         }
     }

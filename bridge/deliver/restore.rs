@@ -110,7 +110,12 @@ impl Entry {
                 }
                 Err(error) => {
                     let (partition, offset) = (self.partition, self.offset);
-                    tracing::warn!(partition, offset, error = chain(&error), "a receipt cannot be read and is left out");
+                    tracing::warn!(
+                        partition,
+                        offset,
+                        error = chain(&error),
+                        "a receipt cannot be read and is left out"
+                    );
                     return None;
                 }
             }

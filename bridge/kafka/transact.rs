@@ -65,10 +65,7 @@ pub enum Finish {
     /// With the offset of each record, in the order of the batch: partition after partition, and as they were held.
     Committed { offsets: Vec<i64> },
     /// Nothing of it is visible, nor will be. What is left of the batch goes into the next one, with no new send.
-    Aborted {
-        reason: Abort,
-        batch: Batch,
-    },
+    Aborted { reason: Abort, batch: Batch },
     /// It may be committed. Await [`Transactor::ready`], which decides it; then the committed offsets and the receipts
     /// say what is true, and the windows are rebuilt from them.
     Unknown(Doubt),
@@ -157,8 +154,14 @@ impl fmt::Debug for Transactor {
 
 enum Order {
     /// `membership`: whose offsets go with it; `None`: it has none.
-    Commit { batch: Batch, membership: Option<Membership>, reply: oneshot::Sender<Finish> },
-    Ready { reply: oneshot::Sender<Result<(), Error>> },
+    Commit {
+        batch: Batch,
+        membership: Option<Membership>,
+        reply: oneshot::Sender<Finish>,
+    },
+    Ready {
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
 }
 
 impl Transactor {

@@ -216,7 +216,9 @@ mod tests {
         let order: Vec<_> = letters
             .in_order()
             .iter()
-            .map(|letter| (letter.grave.origin_partition, letter.grave.origin_offset, letter.earlier, letter.record.offset))
+            .map(|letter| {
+                (letter.grave.origin_partition, letter.grave.origin_offset, letter.earlier, letter.record.offset)
+            })
             .collect();
         assert_eq!(order, [(0, 4, 0, 2), (0, 9, 0, 1), (1, 7, 1, 0)]);
     }

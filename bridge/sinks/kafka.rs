@@ -79,12 +79,7 @@ impl Kafka {
     /// # Errors
     /// [`Outcome::Rejected`]: of this event there is no copy. [`Outcome::Transient`]: the registry is needed and down.
     /// [`Outcome::Misconfigured`]: a person has to register the schema, or to change the map.
-    pub async fn write(
-        &self,
-        delivery: &Delivery,
-        origin: &Record,
-        scratch: &mut Scratch,
-    ) -> Result<Write, Outcome> {
+    pub async fn write(&self, delivery: &Delivery, origin: &Record, scratch: &mut Scratch) -> Result<Write, Outcome> {
         self.output(delivery).await?.write(delivery, origin, scratch)
     }
 

@@ -43,7 +43,9 @@ pub struct Delivery {
 pub enum Item {
     Send(Box<Delivery>),
     /// Left out on purpose, or a dead letter: nothing to send, and its offset moves all the same.
-    Pass { offset: i64 },
+    Pass {
+        offset: i64,
+    },
 }
 
 impl Item {

@@ -61,9 +61,8 @@ async fn send(bridge: &Bridge, customer: &str, first: usize, count: usize) {
     let mut connection = Connection::open(bridge.port()).await.expect("the bridge takes connections");
     for sequence in first..first + count {
         let id = format!("{customer}-{sequence}");
-        let body = format!(
-            r#"{{"type": "order_placed", "data": {{"customer_id": "{customer}", "sequence": {sequence}}}}}"#
-        );
+        let body =
+            format!(r#"{{"type": "order_placed", "data": {{"customer_id": "{customer}", "sequence": {sequence}}}}}"#);
         let answer = connection.send(&senders::standard("shop", &id, body.as_bytes())).await.expect("an answer");
         assert!(answer.is_success(), "{}", answer.text());
         if answer.closes() {

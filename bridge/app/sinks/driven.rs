@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::{Error, Maker, Surroundings};
 use crate::config::{self, Guarantee, SinkKind};
+use crate::deliver::Limits;
 use crate::deliver::drive::{Names, Target, Worker};
 use crate::deliver::machine::Settings;
-use crate::deliver::Limits;
 use crate::kafka::{Consumer, TransactionalId};
 use crate::sinks::http::Http;
 

@@ -13,7 +13,8 @@ use crate::event::header;
 use crate::replay::dead::{Letter, Standing};
 use crate::replay::receipts::Stage;
 
-pub(super) const HEAD: [&str; 8] = ["PLACE", "DEAD SINCE", "STATE", "REASON", "EVENT TYPE", "EVENT ID", "KEY", "MESSAGE"];
+pub(super) const HEAD: [&str; 8] =
+    ["PLACE", "DEAD SINCE", "STATE", "REASON", "EVENT TYPE", "EVENT ID", "KEY", "MESSAGE"];
 
 /// Characters of a cell: what a sink says may be long, and `show` has all of it.
 const WIDE: usize = 60;
@@ -110,12 +111,8 @@ impl Shown {
     /// With its headers and its receipts.
     pub(super) fn json_with(&self, letter: &Letter, stages: &[Stage]) -> String {
         let mut value: Value = serde_json::to_value(self).unwrap_or_default();
-        let headers: Vec<Value> = letter
-            .record
-            .headers
-            .iter()
-            .map(|(name, value)| json!([name, String::from_utf8_lossy(value)]))
-            .collect();
+        let headers: Vec<Value> =
+            letter.record.headers.iter().map(|(name, value)| json!([name, String::from_utf8_lossy(value)])).collect();
         value["headers"] = headers.into();
         value["receipts"] = stages.iter().map(stage_json).collect();
         printable(&value.to_string())
@@ -131,7 +128,8 @@ impl Shown {
     }
 
     pub(super) fn row(&self) -> [String; 8] {
-        let or_none = |text: &Option<String>, most| text.as_deref().map_or_else(|| "-".to_owned(), |text| cut(text, most));
+        let or_none =
+            |text: &Option<String>, most| text.as_deref().map_or_else(|| "-".to_owned(), |text| cut(text, most));
         [
             self.place.clone(),
             or_none(&self.dead_at, NARROW),

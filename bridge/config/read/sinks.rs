@@ -231,9 +231,8 @@ fn identifier(text: &str) -> Result<String, String> {
 
 fn kafka_topic(map: &mut Map<'_>, events: &BTreeMap<String, EventDef>, taken: &[String]) -> String {
     let field = map.required("topic");
-    let filled = |text: &str| -> Vec<String> {
-        taken.iter().map(|event| text.replace("{event_type}", event)).collect()
-    };
+    let filled =
+        |text: &str| -> Vec<String> { taken.iter().map(|event| text.replace("{event_type}", event)).collect() };
     let readable = |text: &str| match filled(text).iter().find_map(|name| names::topic(name).err()) {
         Some(error) if text.replace("{event_type}", "").contains(['{', '}']) => {
             Err(format!("holds another `{{...}}` than `{{event_type}}`, and {error}"))

@@ -257,10 +257,7 @@ impl Driver {
     }
 
     fn fenced(&self) -> Error {
-        Error::Fenced {
-            sink: Arc::clone(&self.names.sink),
-            transactional_id: self.transactional_id.to_string(),
-        }
+        Error::Fenced { sink: Arc::clone(&self.names.sink), transactional_id: self.transactional_id.to_string() }
     }
 
     fn now(&self) -> Duration {
@@ -417,10 +414,7 @@ impl Driver {
         self.step(Input::Begun { txn, begun: self.member.is_some() })
     }
 
-    fn committed(
-        &mut self,
-        ended: Result<(Transactor, TxnId, TxnAnswer), JoinError>,
-    ) -> Result<(), Error> {
+    fn committed(&mut self, ended: Result<(Transactor, TxnId, TxnAnswer), JoinError>) -> Result<(), Error> {
         self.committing = None;
         let (transactor, txn, answer) = ended.map_err(|source| self.failed(source))?;
         self.transactor = Some(transactor);

@@ -146,13 +146,7 @@ impl Follow {
         let inputs = read_to.iter().filter_map(|(partition, position)| {
             let Wanted { at, epoch, restore, .. } = self.wanted.get(partition)?;
             let receipts = receipts.remove(partition).unwrap_or_default();
-            Some(Input::Followed {
-                at: at.clone(),
-                epoch: *epoch,
-                restore: *restore,
-                receipts,
-                position: *position,
-            })
+            Some(Input::Followed { at: at.clone(), epoch: *epoch, restore: *restore, receipts, position: *position })
         });
         inputs.collect()
     }

@@ -103,7 +103,11 @@ pub(super) fn notice(sink: &str, notice: &Notice) {
         Notice::Unsure { partitions } => {
             let partitions: Vec<String> = partitions.iter().map(ToString::to_string).collect();
             let partitions = partitions.join(" ");
-            tracing::warn!(sink, partitions, "nobody knows whether a transaction was committed; the receipts are read again");
+            tracing::warn!(
+                sink,
+                partitions,
+                "nobody knows whether a transaction was committed; the receipts are read again"
+            );
         }
         Notice::LetGo { at } => {
             tracing::warn!(sink, %at, "a partition was let go with something under way; the next owner may call for it again");
