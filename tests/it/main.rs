@@ -22,6 +22,7 @@ mod http_sink;
 mod kafka_edge;
 mod kafka_read;
 mod load;
+mod postgres_dead;
 mod postgres_sink;
 mod reload;
 mod restore;
