@@ -3,6 +3,7 @@
 
 mod changes;
 pub mod compile;
+mod control;
 mod in_force;
 mod kept;
 pub mod observe;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinHandle};
 
 use self::compile::Compiled;
+use self::control::Following;
 use self::in_force::InForce;
 use self::parts::Parts;
 use self::readiness::Readiness;
@@ -60,6 +62,8 @@ pub enum Error {
     Preflight { problems: Vec<String> },
     #[error("the schema registry cannot be used as configured")]
     Registry(#[source] registry::Error),
+    #[error("operators' orders cannot be read")]
+    Control(#[source] crate::control::Error),
     #[error("schemas have no id in the registry: {}", problems.join("; "))]
     Schemas { problems: Vec<String> },
     #[error("sink {sink} cannot be started")]
@@ -132,6 +136,8 @@ pub async fn run(compiled: Compiled, mode: Mode, stop: Stop) -> Result<(), Error
         let ids = start::start(&compiled, &mode, parts.client(), parts.registry(), parts.readiness()).await?;
         let tail = Tail::new(&compiled, &ids, &parts);
         let follower = tail.read().await?;
+        let following = Following::new(&compiled.config, &parts);
+        let orders = following.read().await?;
         let (in_force, _) = InForce::put(compiled, ids, &parts, &mut running)?;
         parts.readiness().ready();
         tracing::info!("ready");
@@ -146,6 +152,7 @@ pub async fn run(compiled: Compiled, mode: Mode, stop: Stop) -> Result<(), Error
             never = outside => never,
             never = reloads => never,
             never = tail.follow(follower) => never,
+            never = following.follow(orders) => never,
         } {}
     };
     let (ended, requests) = tokio::select! {

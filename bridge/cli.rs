@@ -7,6 +7,7 @@ mod dead;
 mod desk;
 mod eval;
 mod logs;
+mod quarantine;
 mod run;
 mod schema;
 mod send;
@@ -118,6 +119,9 @@ enum Command {
     /// Look at what a sink has refused for good, and send it again
     #[command(subcommand)]
     Dead(dead::Command),
+    /// Look at authentic requests that were no valid events, and publish them once they are
+    #[command(subcommand)]
+    Quarantine(quarantine::Command),
     /// Work with sources
     #[command(subcommand)]
     Source(source::Command),
@@ -167,6 +171,7 @@ fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Ex
         Command::Eval(args) => eval::eval(&args, out, err),
         Command::Tail(args) => tail::tail(common, &args, out, err),
         Command::Dead(command) => dead::dead(common, &command, out, err),
+        Command::Quarantine(command) => quarantine::quarantine(common, &command, out, err),
         Command::Source(command) => source::source(common, &command, out, err),
         Command::Topics(command) => topics::topics(common, &command, out, err),
         Command::Schema(command) => schema::schema(common, &command, out, err),

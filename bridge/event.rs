@@ -31,6 +31,10 @@ pub mod header {
     pub const FAILED: &str = "hookbridge-failed";
     pub const VIOLATIONS: &str = "hookbridge-violations";
     pub const SOURCE: &str = "hookbridge-source";
+    /// The first header of a mark among quarantined requests: what was done with one of them.
+    pub const MARK: &str = "hookbridge-mark";
+    /// Of an event that was in quarantine: where its request is kept there, and which of its events it is.
+    pub const REPLAYED_FROM: &str = "hookbridge-replayed-from";
 }
 
 /// What makes an event the same event wherever it is met: its source, the source's own id for it, and its type.

@@ -37,7 +37,8 @@ pub mod kafka;
 pub mod deliver;
 pub mod sinks;
 
-// Settlement → record, once more.
+// What operators want: sinks paused, records sent once more.
+pub mod control;
 pub mod replay;
 
 // What people and their tools see.

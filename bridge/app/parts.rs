@@ -1,7 +1,6 @@
 //! The parts that are made once and outlive every configuration: a reload changes none of them.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
@@ -10,6 +9,7 @@ use uuid::Uuid;
 use super::sinks::{Surroundings, Told};
 use super::{Error, Mode, Readiness, observe, start};
 use crate::config::Config;
+use crate::control::Board;
 use crate::ingest::dedupe::Memory;
 use crate::ingest::{Door, body};
 use crate::kafka::{self, Client, Landing, Publisher};
@@ -64,7 +64,7 @@ impl Parts {
             instance: slot(config),
             real_cluster: mode.real_cluster,
             largest: start::max_record(config),
-            paused: Mutex::new(BTreeMap::new()),
+            control: Board::default(),
         });
         Ok(Self { real_cluster: mode.real_cluster, door: Arc::new(door), publisher, memory, around_sinks })
     }

@@ -6,7 +6,7 @@ mod running;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as StdError;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -18,6 +18,7 @@ use super::readiness::Readiness;
 use super::{Error, Stop};
 use crate::causes::chain;
 use crate::config::{self, Config, Network, SinkKind};
+use crate::control::Board;
 use crate::deliver::drive::{self, Names};
 use crate::deliver::{self, Observer, Policy, Registrar, Routes, State};
 use crate::expr::{Json, Program};
@@ -42,16 +43,8 @@ pub(super) struct Surroundings {
     pub(super) real_cluster: bool,
     /// The largest record that a topic takes.
     pub(super) largest: usize,
-    /// By sink: whether an operator holds it.
-    pub(super) paused: Mutex<BTreeMap<String, watch::Sender<bool>>>,
-}
-
-impl Surroundings {
-    /// What a sink's workers go by, one after the other.
-    fn paused(&self, sink: &str) -> watch::Receiver<bool> {
-        let mut paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
-        paused.entry(sink.to_owned()).or_insert_with(|| watch::Sender::new(false)).subscribe()
-    }
+    /// What operators want of the sinks.
+    pub(super) control: Board,
 }
 
 /// Who hears of a worker's end.
@@ -224,6 +217,8 @@ impl Maker {
             policy: self.policy.clone(),
             registrar: self.registrar(&topics)?,
             observer: Arc::clone(&told.observer),
+            paused: self.around.control.paused(&self.recipe.config.name),
+            rewinds: self.around.control.rewinds(&self.recipe.config.name),
         })))
     }
 

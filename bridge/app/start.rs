@@ -16,6 +16,7 @@ use super::readiness::{Readiness, Step};
 use super::{ASK_TIMEOUT, Error, Mode};
 use crate::causes::chain;
 use crate::config::{self, Config, SinkKind};
+use crate::control;
 use crate::deliver::{dead, receipt};
 use crate::kafka::{self, Cleanup, Client, TopicPlan, preflight};
 use crate::schema::EventSchema;
@@ -82,6 +83,7 @@ pub(super) async fn start(
 
 /// Registers the schemas of the records that the sinks write of themselves.
 pub(super) async fn own_schemas(config: &Config, registry: &Registry) -> Result<(), registry::Error> {
+    registry.own_id(control::SCHEMA).await?;
     if config.sinks.values().any(has_receipts) {
         registry.own_id(receipt::SCHEMA).await?;
     }
@@ -189,7 +191,14 @@ pub(crate) fn topic_plans(config: &Config) -> Vec<TopicPlan> {
         });
         receipts.chain([plan(dead::topic(prefix, &sink.name))]).collect::<Vec<_>>()
     });
-    events.chain(quarantine).chain(of_sinks).collect()
+    // One order after the other, and no more of them than there are sinks.
+    let control = TopicPlan {
+        partitions: 1,
+        retention: None,
+        cleanup: Cleanup::Compact,
+        ..plan(control::topic(&config.kafka.topic_prefix))
+    };
+    events.chain(quarantine).chain(of_sinks).chain([control]).collect()
 }
 
 /// Whether a sink keeps receipts in Kafka, and dead letters with them.

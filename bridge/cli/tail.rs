@@ -242,6 +242,7 @@ impl Tail<'_> {
         let line = match kind {
             Kind::Event => self.runtime.block_on(self.lines.event(record)),
             Kind::Quarantined => self.lines.quarantined(record),
+            Kind::Mark => self.lines.mark(record),
         };
         writeln!(out, "{line}")?;
         out.flush()?;

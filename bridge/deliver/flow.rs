@@ -55,6 +55,8 @@ pub(super) struct Flow {
     commit_at: Option<Duration>,
     stop_by: Option<Duration>,
     finished: bool,
+    /// By an operator.
+    held: bool,
 }
 
 impl Flow {
@@ -67,6 +69,7 @@ impl Flow {
             commit_at: Some(Duration::ZERO),
             stop_by: None,
             finished: false,
+            held: false,
         }
     }
 
@@ -90,6 +93,8 @@ impl Flow {
                     partition.stands_still = true;
                 }
             }
+            Step::Paused(paused) => self.held = paused,
+            Step::LookAgain => self.partitions.values_mut().for_each(|partition| partition.look_again = true),
             Step::Tick => {}
             Step::Stop => self.stop_by = self.stop_by.or(Some(now + STOP_DEADLINE)),
         }
@@ -104,6 +109,7 @@ impl Flow {
             return deadlines.min();
         }
         let waits = self.partitions.values().filter_map(|partition| match partition.phase {
+            Phase::Waiting { then: Then::Attempt, .. } if self.held => None,
             Phase::Waiting { until, .. } if !partition.revoking => Some(until),
             _ => None,
         });
@@ -117,6 +123,9 @@ impl Flow {
 
     /// How the sink fares.
     pub(super) fn state(&self) -> State {
+        if self.held {
+            return State::Paused;
+        }
         let state = |partition: &Partition| if partition.stands_still { State::Held } else { partition.state };
         self.partitions.values().map(state).max().unwrap_or(State::Running)
     }
@@ -283,7 +292,7 @@ impl Flow {
         let stopping = self.stop_by.is_some();
         for (at, partition) in &mut self.partitions {
             if !stopping && !partition.revoking {
-                partition.proceed(at, self.max_batch, now, actions);
+                partition.proceed(at, self.max_batch, self.held, now, actions);
             }
         }
         self.finish_revocations(now, actions);

@@ -156,6 +156,10 @@ pub struct Worker {
     /// Who writes dead letters and receipts; `None`, as in `dev`: an event that the sink refuses holds its partition.
     pub registrar: Option<Registrar>,
     pub observer: Arc<dyn Observer>,
+    /// By an operator.
+    pub paused: watch::Receiver<bool>,
+    /// How often an operator put the sink's offsets back.
+    pub rewinds: watch::Receiver<i64>,
 }
 
 impl fmt::Debug for Worker {
@@ -170,7 +174,7 @@ impl fmt::Debug for Worker {
 /// [`Error`]; the caller decides whether to start the worker anew. Nothing is lost by it: what was not settled is read
 /// again.
 pub async fn run(worker: Worker, mut stop: watch::Receiver<bool>) -> Result<(), Error> {
-    let Worker { sink, mut consumer, decoder, policy, target, registrar, observer } = worker;
+    let Worker { sink, mut consumer, decoder, policy, target, registrar, observer, mut paused, mut rewinds } = worker;
     let limits = Limits { records: (target.max_batch() * WINDOW_BATCHES).max(WINDOW_LEAST), bytes: WINDOW_BYTES };
     let mut flow = Flow::new(limits, target.max_batch());
     let permits = Arc::new(Semaphore::new(target.concurrency()));
@@ -191,9 +195,18 @@ pub async fn run(worker: Worker, mut stop: watch::Receiver<bool>) -> Result<(), 
     let mut lag = interval(LAG_EVERY);
     lag.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
+    // What is wanted at the start is heard like every change of it.
+    paused.mark_changed();
+    rewinds.borrow_and_update();
     loop {
         let due = flow.due();
         let next = tokio::select! {
+            // Where nobody is left to say so, nothing changes any more.
+            Ok(()) = paused.changed() => Step::Paused(*paused.borrow_and_update()),
+            Ok(()) = rewinds.changed() => {
+                rewinds.borrow_and_update();
+                Step::LookAgain
+            }
             _ = stop.wait_for(|stop| *stop), if !flow.is_stopping() => Step::Stop,
             Some(ended) = crew.tasks.join_next() => match ended {
                 Ok(next) => next,

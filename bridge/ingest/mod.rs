@@ -4,6 +4,7 @@
 //! answer. A 2xx means that Kafka confirmed every event of the request on its topic, now or when it first came, or the
 //! request in quarantine.
 
+pub mod again;
 pub mod answer;
 mod batch;
 pub mod body;

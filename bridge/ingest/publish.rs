@@ -13,6 +13,7 @@ use super::fault::{Fault, Faults};
 use super::handed::Handed;
 use super::line::{Line, Route, Source};
 use super::map::{Failure, Mapped};
+use super::trace::TraceParent;
 use crate::calendar::Rfc3339;
 use crate::event::header;
 use crate::kafka::{self, Outgoing, Pending, Position};
@@ -228,20 +229,10 @@ pub(super) fn hand_over(
     };
     let replay_key = token.map(Token::header);
     let trace = line.traces.carry_on(origin.headers.get(header::TRACEPARENT).map(http::HeaderValue::as_bytes));
-    let headers: [(&str, &[u8]); 11] = [
-        (header::CE_SPECVERSION, b"1.0"),
-        (header::CE_ID, event.id.as_bytes()),
-        (header::CE_SOURCE, source.name.as_bytes()),
-        (header::CE_TYPE, event.event_type.as_bytes()),
-        (header::CE_TIME, event.time.as_deref().map_or(origin.received.as_bytes(), str::as_bytes)),
-        (header::CE_SUBJECT, event.key.as_bytes()),
-        (header::CE_DATASCHEMA, route.data_schema.as_bytes()),
-        (header::CONTENT_TYPE, b"application/avro"),
-        (header::RECEIVED_AT, origin.received.as_bytes()),
-        (header::TRACEPARENT, trace.as_bytes()),
-        // The last, since few have it.
-        (header::REPLAY_KEY, replay_key.as_deref().unwrap_or_default().as_bytes()),
-    ];
+    let [a, b, c, d, e, f, g, h, i, j] = headers(&source.name, origin.received.as_bytes(), route, event, &trace);
+    // The last, since few have it.
+    let replayed = (header::REPLAY_KEY, replay_key.as_deref().unwrap_or_default().as_bytes());
+    let headers = [a, b, c, d, e, f, g, h, i, j, replayed];
     let headers = if replay_key.is_some() { &headers[..] } else { &headers[..headers.len() - 1] };
     let outgoing = Outgoing {
         topic: &route.topic,
@@ -254,6 +245,28 @@ pub(super) fn hand_over(
     let pending = line.publisher.publish_telling(outgoing, claim.ticket()).map_err(Unconfirmed::Kafka)?;
     claim.handed_over();
     Ok(Handed::Sent(Sent::new(pending, Count::Event(route.accepted.clone()))))
+}
+
+/// The headers of an event, but for its replay key. `received`: RFC 3339.
+pub(super) fn headers<'h>(
+    source: &'h str,
+    received: &'h [u8],
+    route: &'h Route,
+    event: &'h Mapped<'_>,
+    trace: &'h TraceParent,
+) -> [(&'h str, &'h [u8]); 10] {
+    [
+        (header::CE_SPECVERSION, b"1.0"),
+        (header::CE_ID, event.id.as_bytes()),
+        (header::CE_SOURCE, source.as_bytes()),
+        (header::CE_TYPE, event.event_type.as_bytes()),
+        (header::CE_TIME, event.time.as_deref().map_or(received, str::as_bytes)),
+        (header::CE_SUBJECT, event.key.as_bytes()),
+        (header::CE_DATASCHEMA, route.data_schema.as_bytes()),
+        (header::CONTENT_TYPE, b"application/avro"),
+        (header::RECEIVED_AT, received),
+        (header::TRACEPARENT, trace.as_bytes()),
+    ]
 }
 
 /// What a quarantined request adds to: its events at fault, by reason.

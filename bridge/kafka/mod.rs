@@ -11,6 +11,7 @@
 //!  admin    ── topics created and looked at, and `preflight`'s verdict on them
 //!  mock     ── librdkafka's in-process cluster, for `dev` only
 //!  difference ── what topics lack of what was planned, which `admin` mends
+//!  lag      ── where a group stands in topics, asked from outside it: for people
 //!  peek     ── records looked at, outside any group: for people
 //! ```
 
@@ -19,6 +20,7 @@ pub mod client;
 pub mod consume;
 pub mod difference;
 pub mod fetch;
+pub mod lag;
 pub mod mock;
 pub mod offset;
 pub mod peek;

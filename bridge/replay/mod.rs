@@ -9,6 +9,7 @@
 //! was sent back, so that whoever asks twice sends once.
 
 pub mod dead;
+pub mod quarantine;
 pub mod receipts;
 
 /// Bytes of records that one command holds. Past it, it says so and asks to be asked for less.

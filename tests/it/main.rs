@@ -29,3 +29,4 @@ mod restore;
 mod the_line;
 mod transactions;
 mod trio;
+mod way_back;

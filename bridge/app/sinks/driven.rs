@@ -52,7 +52,7 @@ impl Maker {
             settings: settings(&recipe.config, http.concurrency, http.pacing),
             largest: *largest,
             observer: Arc::clone(&told.observer),
-            paused: self.around.paused(name),
+            paused: self.around.control.paused(name),
         }))
     }
 }

@@ -12,6 +12,7 @@ use crate::cli::values::Values;
 use crate::event::header;
 use crate::expr::{Json, Program};
 use crate::kafka::Record;
+use crate::replay::quarantine::is_mark;
 use crate::schema::registry::Registry;
 
 /// Characters of a request in quarantine that are shown to people; `--json` has all of it.
@@ -20,6 +21,8 @@ const MAX_BODY: usize = 2_000;
 pub(super) enum Kind {
     Event,
     Quarantined,
+    /// Beside the requests in quarantine: what was done with one of them.
+    Mark,
 }
 
 /// What a person does not miss. Numbers keep their digits.
@@ -81,7 +84,11 @@ impl Lines {
     }
 
     pub(super) fn kind(&self, record: &Record) -> Kind {
-        if record.at.topic.starts_with(&self.quarantine) { Kind::Quarantined } else { Kind::Event }
+        match record.at.topic.starts_with(&self.quarantine) {
+            true if is_mark(record) => Kind::Mark,
+            true => Kind::Quarantined,
+            false => Kind::Event,
+        }
     }
 
     pub(super) async fn event(&mut self, record: &Record) -> String {
@@ -121,6 +128,16 @@ impl Lines {
             let _ = write!(shown, "… ({} bytes)", value.len());
         }
         for_people(record, &format!("quarantined({})", reason.unwrap_or("no reason")), &printable(&shown))
+    }
+
+    /// A mark is JSON already.
+    pub(super) fn mark(&self, record: &Record) -> String {
+        let value = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default());
+        if self.json {
+            let data = serde_json::from_str::<&RawValue>(&value).ok();
+            return as_json(&Line { data, ..line(record) });
+        }
+        for_people(record, "replayed", &printable(&value))
     }
 }
 

@@ -202,6 +202,8 @@ struct Driver {
     at_once: VecDeque<Input>,
     counts: Counts,
     state: State,
+    /// By an operator.
+    paused: bool,
     /// What the machine calls the time is since the epoch, and never goes back.
     started: (Instant, Duration),
     ended: Option<Ended>,
@@ -249,6 +251,7 @@ impl Driver {
             at_once: VecDeque::new(),
             counts: Counts::default(),
             state: State::Running,
+            paused: false,
             started: (now, Duration::from_millis(u64::try_from(clock::now_ms()).unwrap_or_default())),
             ended: None,
         };
@@ -269,7 +272,7 @@ impl Driver {
         let mut done = Vec::with_capacity(DONE_AT_ONCE);
         let (mut stopping, mut unheard) = (false, false);
         if *ears.paused.borrow_and_update() {
-            self.step(Input::Paused)?;
+            self.pause(true)?;
         }
         loop {
             if let Some(ended) = self.ended.take() {
@@ -307,8 +310,10 @@ impl Driver {
                 () = ears.alarm.as_mut(), if due.is_some() => self.step(Input::Tick)?,
                 () = tokio::time::sleep(LOOK_AGAIN), if self.bodies.is_waiting() => {}
                 changed = ears.paused.changed(), if !unheard => match changed {
-                    Ok(()) if *ears.paused.borrow_and_update() => self.step(Input::Paused)?,
-                    Ok(()) => self.step(Input::Resumed)?,
+                    Ok(()) => {
+                        let paused = *ears.paused.borrow_and_update();
+                        self.pause(paused)?;
+                    }
                     // Nobody is left to pause it.
                     Err(_) => unheard = true,
                 },
@@ -330,6 +335,11 @@ impl Driver {
     }
 
     // --- what happens
+
+    fn pause(&mut self, paused: bool) -> Result<(), Error> {
+        self.paused = paused;
+        self.step(if paused { Input::Paused } else { Input::Resumed })
+    }
 
     fn step(&mut self, input: Input) -> Result<(), Error> {
         let mut next = Some(input);
@@ -486,7 +496,9 @@ impl Driver {
     // --- what is told
 
     fn report_state(&mut self) {
-        let state = if self.machine.is_held() || !self.stand_still.is_empty() {
+        let state = if self.paused {
+            State::Paused
+        } else if self.machine.is_held() || !self.stand_still.is_empty() {
             State::Held
         } else if self.machine.is_retrying() {
             State::Retrying

@@ -24,6 +24,8 @@ pub(super) struct Partition {
     pub(super) revoking: bool,
     /// Kafka cannot read on, whatever the sink does.
     pub(super) stands_still: bool,
+    /// Somebody may have put its offset back, and nothing is on its way that would show it.
+    pub(super) look_again: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,18 +62,34 @@ impl Partition {
             paused: false,
             revoking: false,
             stands_still: false,
+            look_again: false,
         }
     }
 
     /// Whatever has become possible or due.
-    pub(super) fn proceed(&mut self, at: &TopicPartition, max_batch: usize, now: Duration, actions: &mut Vec<Action>) {
+    pub(super) fn proceed(
+        &mut self,
+        at: &TopicPartition,
+        max_batch: usize,
+        held: bool,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) {
+        if held && !self.paused && self.claim.is_some() {
+            self.paused = true;
+            actions.push(Action::Pause(at.clone()));
+        }
         // Wherever the room came from: records that were settled, or a row that somebody moved.
-        if self.paused && self.window.has_room() {
+        if self.paused && !held && self.window.has_room() {
             self.paused = false;
             actions.push(Action::Resume(at.clone()));
         }
+        let at_rest = matches!(self.phase, Phase::Idle | Phase::Waiting { then: Then::Attempt, .. });
+        let looks_again = at_rest && self.looks_again();
         let then = match self.phase {
-            Phase::Idle if !self.window.is_empty() => Then::Attempt,
+            _ if looks_again => Then::Confirm,
+            Phase::Idle if !self.window.is_empty() && !held => Then::Attempt,
+            Phase::Waiting { then: Then::Attempt, .. } if held => return,
             Phase::Waiting { until, then } if until <= now => then,
             _ => return,
         };
@@ -93,6 +111,11 @@ impl Partition {
                 actions.push(Action::Claim { at, epoch, committed: self.committed });
             }
         }
+    }
+
+    /// Of a partition of which nothing was read there is nothing to put back.
+    fn looks_again(&mut self) -> bool {
+        std::mem::take(&mut self.look_again) && self.window.head().is_some()
     }
 
     #[allow(clippy::too_many_arguments, reason = "all of it is the failure, and where it happened")]

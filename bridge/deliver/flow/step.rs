@@ -47,6 +47,10 @@ pub(in crate::deliver) enum Step {
     StandsStill {
         at: TopicPartition,
     },
+    /// By an operator: nothing is begun before he says so.
+    Paused(bool),
+    /// An operator may have put offsets back: each partition looks where it stands.
+    LookAgain,
     /// A moment that `Flow::due` named has come.
     Tick,
     Stop,
@@ -143,12 +147,14 @@ pub enum State {
     Retrying,
     /// A person has to mend the sink, or an event that it refuses. Nothing is lost.
     Held,
+    /// An operator has paused the sink.
+    Paused,
     /// The worker has ended by itself and waits to be started anew.
     Down,
 }
 
 impl State {
-    pub const ALL: [Self; 4] = [Self::Running, Self::Retrying, Self::Held, Self::Down];
+    pub const ALL: [Self; 5] = [Self::Running, Self::Retrying, Self::Held, Self::Paused, Self::Down];
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -156,6 +162,7 @@ impl State {
             Self::Running => "running",
             Self::Retrying => "retrying",
             Self::Held => "held",
+            Self::Paused => "paused",
             Self::Down => "down",
         }
     }

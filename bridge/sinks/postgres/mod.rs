@@ -16,6 +16,7 @@
 mod bisect;
 mod columns;
 mod failure;
+mod outside;
 mod rows;
 mod session;
 mod tables;
@@ -38,6 +39,7 @@ use crate::config::{self, Ddl};
 use crate::kafka::{NextOffset, TopicPartition};
 use crate::outcome::Outcome;
 
+pub use self::outside::{Rewound, Seen, Stand};
 pub use self::session::SESSIONS;
 
 /// From BEGIN to the answer to COMMIT. Longer than `statement_timeout`, so that the server, which knows more, speaks

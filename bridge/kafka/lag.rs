@@ -1,0 +1,70 @@
+//! Where a group stands in topics, asked from outside it: for people.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::client::{Client, Logged, blocking};
+use super::{Error, NextOffset, TopicPartition, code_of};
+
+/// The bound on the coordinator's answer; an open transaction of the group holds it back.
+const ASK: Duration = Duration::from_secs(10);
+
+/// One partition, and how far a group has come in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    pub at: TopicPartition,
+    /// Where it begins and ends for a `read_committed` reader.
+    pub first: NextOffset,
+    pub end: NextOffset,
+    /// What the group has committed; `None`: nothing.
+    pub committed: Option<NextOffset>,
+}
+
+impl Standing {
+    /// Records that the group has not committed, transactions' markers included.
+    #[must_use]
+    pub fn lag(&self) -> u64 {
+        let from = self.committed.map_or(self.first, |committed| committed.max(self.first));
+        u64::try_from(self.end.get() - from.get()).unwrap_or_default()
+    }
+}
+
+impl Client {
+    /// How far a group has come in each partition of these topics; one that does not exist has none.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] or [`Error::Topic`] for the topics; [`Error::Committed`] for the group.
+    pub async fn standings(&self, group: &str, topics: Vec<String>) -> Result<Vec<Standing>, Error> {
+        let extents = self.extents(group, topics, 0).await?;
+        let (client, group) = (self.clone(), group.to_owned());
+        let partitions: Vec<TopicPartition> = extents.iter().map(|extent| extent.at.clone()).collect();
+        let committed = blocking("committed offsets", move || committed(&client, &group, &partitions)).await?;
+        let standing = extents.into_iter().zip(committed);
+        Ok(standing
+            .map(|(extent, committed)| Standing { at: extent.at, first: extent.start, end: extent.end, committed })
+            .collect())
+    }
+}
+
+fn committed(client: &Client, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<NextOffset>>, Error> {
+    if partitions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let failed = |cause: &rdkafka::error::KafkaError| Error::Committed { group: group.to_owned(), source: code_of(cause) };
+    let config = client.reader_config(group);
+    let consumer: BaseConsumer<Logged> =
+        config.create_with_context(Logged).map_err(|cause| client.start_error("reader", cause))?;
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for at in partitions {
+        list.add_partition_offset(&at.topic, at.partition, Offset::Invalid).map_err(|cause| failed(&cause))?;
+    }
+    let found = consumer.committed_offsets(list, ASK).map_err(|cause| failed(&cause))?;
+    let of = |at: &TopicPartition| {
+        let one = found.find_partition(&Arc::clone(&at.topic), at.partition)?;
+        if let Offset::Offset(next) = one.offset() { Some(NextOffset::stored(next)) } else { None }
+    };
+    Ok(partitions.iter().map(of).collect())
+}
