@@ -152,8 +152,13 @@ impl Cluster {
         self.leader("__consumer_offsets", number).await
     }
 
-    /// Waits until every replica of the topic is in sync, on all three.
+    /// Waits until all three have joined and every replica of the topic is in sync.
     pub(crate) async fn wait_in_sync(&self, topic: &str) {
+        // By the broker's own word: until a killed one's session is over, it counts as in sync.
+        for node in &self.nodes {
+            let joined = tokio::task::block_in_place(|| node.process.wait_ready(START));
+            joined.unwrap_or_else(|error| panic!("{error}"));
+        }
         eventually("all replicas to be in sync", IN_SYNC_WITHIN, async || {
             self.partitions(topic)?.iter().all(|partition| partition.in_sync == NODES).then_some(())
         })

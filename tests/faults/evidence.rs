@@ -1,23 +1,30 @@
 //! What the judge is shown: the topic by Kafka's Java client, the table by SQL, the counters as they were scraped.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, oneshot};
-use tokio::task::JoinHandle;
-use tokio::time::interval;
 use tokio_postgres::Client;
 
 use crate::deployment::{Bridge, Place};
 use crate::harness::avro::Decoder;
+use crate::harness::eventually;
 use crate::harness::maven::Cache;
 use crate::harness::reader::{Isolation, read};
 use crate::judge::{Committed, Counted, Row, Written};
 use crate::ledger::fingerprint;
 
-/// How often the offset rows are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The first assignment comes soon after the start.
+const OFFSETS_WITHIN: Duration = Duration::from_secs(60);
+
+/// The number is taken under the row's lock, so that of one partition the changes are in their order.
+const WATCH: &str = "
+CREATE TABLE seen_offsets (number bigserial PRIMARY KEY, partition int, next_offset bigint, epoch bigint);
+CREATE FUNCTION see_offset() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO seen_offsets (partition, next_offset, epoch) VALUES (NEW.partition, NEW.next_offset, NEW.epoch);
+  RETURN NULL;
+END $$;
+CREATE TRIGGER see_offset AFTER INSERT OR UPDATE ON hookbridge_offsets FOR EACH ROW EXECUTE FUNCTION see_offset();";
 
 /// The topic as a reader of committed records sees it.
 pub(crate) async fn committed(cache: &Cache, place: &Place) -> Vec<Written> {
@@ -94,42 +101,21 @@ async fn look(database: &Client, topic: &str) -> Vec<Committed> {
     rows.iter().map(|row| Committed { partition: row.get(0), next: row.get(1), epoch: row.get(2) }).collect()
 }
 
-/// Looks at the offset rows, again and again, from another session than any of the bridges'.
-pub(crate) struct Watch {
-    stop: oneshot::Sender<()>,
-    watching: JoinHandle<()>,
-    /// Only what differs from the look before.
-    seen: Arc<Mutex<Vec<Committed>>>,
+/// Has the database write down every change of an offset row that is committed, in its order.
+pub(crate) async fn watch_offsets(database: &Client) {
+    eventually("the sink's offsets table", OFFSETS_WITHIN, async || {
+        let there = database.query_one("SELECT to_regclass('hookbridge_offsets') IS NOT NULL", &[]).await.ok()?;
+        there.get::<_, bool>(0).then_some(())
+    })
+    .await;
+    database.batch_execute(WATCH).await.expect("a trigger on the sink's table");
 }
 
-impl Watch {
-    pub(crate) fn start(database: Client, topic: String) -> Self {
-        let (stop, mut stopped) = oneshot::channel();
-        let seen = Arc::<Mutex<Vec<Committed>>>::default();
-        let to = Arc::clone(&seen);
-        let watching = tokio::spawn(async move {
-            let mut ticks = interval(LOOK_EVERY);
-            let mut last = HashMap::new();
-            loop {
-                tokio::select! {
-                    _ = ticks.tick() => {}
-                    _ = &mut stopped => return,
-                }
-                for now in look(&database, &topic).await {
-                    if last.insert(now.partition, (now.next, now.epoch)) != Some((now.next, now.epoch)) {
-                        to.lock().await.push(now);
-                    }
-                }
-            }
-        });
-        Self { stop, watching, seen }
-    }
-
-    pub(crate) async fn finish(self) -> Vec<Committed> {
-        let _ = self.stop.send(());
-        self.watching.await.expect("no panic");
-        std::mem::take(&mut *self.seen.lock().await)
-    }
+/// What was written down since [`watch_offsets`].
+pub(crate) async fn offsets(database: &Client) -> Vec<Committed> {
+    let all = "SELECT partition, next_offset, epoch FROM seen_offsets ORDER BY number";
+    let rows = database.query(all, &[]).await.expect("our own table");
+    rows.iter().map(|row| Committed { partition: row.get(0), next: row.get(1), epoch: row.get(2) }).collect()
 }
 
 /// Whether the sink has settled everything that the topic holds.

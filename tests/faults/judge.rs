@@ -34,7 +34,7 @@ pub(crate) struct Row {
     pub(crate) body: String,
 }
 
-/// A look at one partition's offset row, in the order in which looks were taken.
+/// A change of one partition's offset row, in the order in which changes were committed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Committed {
     pub(crate) partition: i32,
@@ -223,6 +223,12 @@ impl<'a> Case<'a> {
         self.findings.push(Finding { kind: kind.to_owned(), what });
     }
 
+    fn find_all(&mut self, found: impl IntoIterator<Item = (&'static str, String)>) {
+        for (kind, what) in found {
+            self.find(kind, what);
+        }
+    }
+
     /// I1: what was answered 2xx is in the topic and in the database; and I7: every event was answered 2xx in the end.
     fn nothing_is_lost(&mut self) {
         let topic: HashSet<&str> = self.evidence.committed.iter().map(|record| record.event.as_str()).collect();
@@ -232,10 +238,10 @@ impl<'a> Case<'a> {
             match sent.taken_at {
                 None => found.push(("stuck", format!("{event} was never answered 2xx"))),
                 Some(_) if !topic.contains(event) => {
-                    found.push(("lost-write", format!("{event} was taken, and is not in the topic")))
+                    found.push(("lost-write", format!("{event} was taken, and is not in the topic")));
                 }
                 Some(_) if !table.contains(event) => {
-                    found.push(("lost-write", format!("{event} was taken, and is not in the table")))
+                    found.push(("lost-write", format!("{event} was taken, and is not in the table")));
                 }
                 Some(_) => {}
             }
@@ -246,7 +252,7 @@ impl<'a> Case<'a> {
             found.push(("unseen", format!("{event} is in the topic, and not in the table")));
         }
         self.figures.lost = found.iter().filter(|(kind, _)| *kind == "lost-write").count();
-        found.into_iter().for_each(|(kind, what)| self.find(kind, what));
+        self.find_all(found);
     }
 
     /// I2: an event has one row.
@@ -285,7 +291,7 @@ impl<'a> Case<'a> {
                 found.push(("aborted-read", format!("{} has a row, and its record was aborted", row.event)));
             }
         }
-        found.into_iter().for_each(|(kind, what)| self.find(kind, what));
+        self.find_all(found);
     }
 
     /// Where a 2xx says that an event stands, it stands.
@@ -305,7 +311,7 @@ impl<'a> Case<'a> {
                 }
             }
         }
-        found.into_iter().for_each(|what| self.find("inconsistent-offsets", what));
+        self.find_all(found.into_iter().map(|what| ("inconsistent-offsets", what)));
     }
 
     /// I4: of one key, the first record of each event, and the rows, stand in the order in which they were sent.
@@ -319,7 +325,7 @@ impl<'a> Case<'a> {
         let rows =
             self.evidence.rows.iter().map(|row| (row.key.as_str(), row.partition, row.offset, row.sequence)).collect();
         let found = [("the topic", firsts), ("the table", rows)].map(|(place, places)| disorder(place, places));
-        found.into_iter().flatten().for_each(|what| self.find("nonmonotonic", what));
+        self.find_all(found.into_iter().flatten().map(|what| ("nonmonotonic", what)));
     }
 
     /// I5: a partition's offset never goes back, nor its epoch.
@@ -333,7 +339,7 @@ impl<'a> Case<'a> {
                 found.push(format!("partition {} went from {before:?} to {look:?}", look.partition));
             }
         }
-        found.into_iter().for_each(|what| self.find("rewound-offset", what));
+        self.find_all(found.into_iter().map(|what| ("rewound-offset", what)));
     }
 
     /// A bridge that was not killed writes an event a second time only after a report that it counts as uncertain.
@@ -355,10 +361,10 @@ impl<'a> Case<'a> {
             && doubles.same_bridge as u64 > counted.uncertain
         {
             let Counted { uncertain, .. } = counted;
-            let doubled = doubles.same_bridge;
+            let again = doubles.same_bridge;
             self.find(
                 "duplicate",
-                format!("{doubled} events were written twice by one bridge, which knows of {uncertain}"),
+                format!("{again} events were written twice by one bridge, which knows of {uncertain}"),
             );
         }
     }
@@ -415,7 +421,7 @@ impl<'a> Case<'a> {
                 _ => {}
             }
         }
-        found.into_iter().for_each(|(kind, what)| self.find(kind, what));
+        self.find_all(found);
     }
 
     /// I8: without a fault, the bridges' own counters say what the judge found.
@@ -429,9 +435,10 @@ impl<'a> Case<'a> {
         if self.figures.faults > 0 {
             return;
         }
+        // The sink counts what its unique key removed as delivered, record by record.
         let found = [
             ("accepted events", counted.accepted, self.figures.records as u64),
-            ("delivered events", counted.delivered, self.figures.rows as u64),
+            ("settled records", counted.delivered, self.figures.records as u64),
         ];
         for (what, counted, is) in found.into_iter().filter(|(_, counted, is)| counted != is) {
             self.find("miscounted", format!("{counted} {what} are counted, and there are {is}"));

@@ -108,12 +108,11 @@ async fn take(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
     let sequence = data["sequence"].as_i64().unwrap_or_default();
     let mood = *locked(&shared.mood);
     let status = match mood {
-        Mood::Fine | Mood::Slow => 204,
         Mood::Down => 503,
         Mood::Busy => 429,
         Mood::Locked => 401,
         Mood::Picky if is_refused(sequence) => 400,
-        Mood::Picky => 204,
+        Mood::Fine | Mood::Slow | Mood::Picky => 204,
     };
     shared.ledger.write(&Line::Call {
         at: shared.ledger.now(),

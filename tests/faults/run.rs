@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::Cluster;
 use crate::deployment::{Bridge, Place};
-use crate::evidence::{self, Watch};
+use crate::evidence;
 use crate::harness::maven::Cache;
 use crate::harness::postgres::{Database, Postgres};
 use crate::harness::process::{folder, progress};
@@ -77,7 +77,8 @@ impl Rig {
         for bridge in &bridges {
             bridge.wait_ready().await;
         }
-        let watch = Watch::start(database.connect().await, place.topic());
+        let client = database.connect().await;
+        evidence::watch_offsets(&client).await;
         // Copies come on top of the rate of requests.
         let rate = if row.copies() > 1 { (options.rate / 10).max(5) } else { options.rate };
         let ports = bridges.iter().map(|bridge| (bridge.name.clone(), bridge.ingest_port)).collect();
@@ -108,7 +109,6 @@ impl Rig {
         stuck.append(&mut victims.seen);
 
         let healed = Instant::now();
-        let client = database.connect().await;
         let committed = evidence::committed(&self.cache, &place).await;
         let ends = committed.iter().fold(HashMap::new(), |mut ends: HashMap<i32, i64>, record| {
             let end = ends.entry(record.partition).or_default();
@@ -138,7 +138,7 @@ impl Rig {
             committed,
             uncommitted: evidence::uncommitted(&self.cache, &place),
             rows: evidence::rows(&client).await,
-            offsets: watch.finish().await,
+            offsets: evidence::offsets(&client).await,
             dead: vendor.as_ref().map(|_| evidence::dead(&self.cache, &place)),
             counted,
             stuck,

@@ -275,6 +275,8 @@ impl Postgres {
         #[cfg(feature = "seeded-bugs")]
         if crate::seeded::has(crate::seeded::Bug::CommitBeforeDeliver) {
             client.batch_execute("COMMIT; BEGIN").await.map_err(|error| Failure::of_session(&error))?;
+            // A moment in which a kill shows it.
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         for rows in rows {
             let (insert, params) = rows.insert();
