@@ -83,7 +83,8 @@ impl Control {
         let Raw { sink, value: Some(value) } = raw else { return Ok(Some(Self::of(&raw.sink))) };
         let read = match decoder.decode(value).await {
             Ok(decoded) => {
-                let json = Shape::new(&decoded.writer.schema).to_json(&decoded.value).map_err(|error| error.to_string());
+                let json =
+                    Shape::new(&decoded.writer.schema).to_json(&decoded.value).map_err(|error| error.to_string());
                 // Instants come as text, which `--json` prints: the number is in the value.
                 json.and_then(|json| serde_json::from_slice::<Told>(&json).map_err(|error| error.to_string()))
             }

@@ -85,7 +85,10 @@ pub fn again(line: &Line, source: &Source, kept: &Kept<'_>, wanted: &impl Wanted
     let work = Work { line, source, kept, headers: &headers };
     let Some(splitter) = &source.splitter else {
         let outcome = |index| (index, work.event(index, kept.body));
-        return Again::Events { events: 1, outcomes: wanted.of(1).into_iter().filter(|index| *index == 0).map(outcome).collect() };
+        return Again::Events {
+            events: 1,
+            outcomes: wanted.of(1).into_iter().filter(|index| *index == 0).map(outcome).collect(),
+        };
     };
     let split = splitter.document(kept.body);
     let document = match &split {
@@ -139,10 +142,12 @@ impl Work<'_> {
         for event in &results {
             match self.encoded(index, event) {
                 Ok(one) => ready.push(one),
-                Err(found) => fault = Some(match fault {
-                    None => found,
-                    Some(fault) => fault.and(found),
-                }),
+                Err(found) => {
+                    fault = Some(match fault {
+                        None => found,
+                        Some(fault) => fault.and(found),
+                    })
+                }
             }
         }
         fault.map_or(Outcome::Ready(ready), |fault| Outcome::Refused(refused(fault)))

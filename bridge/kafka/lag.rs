@@ -53,7 +53,8 @@ fn committed(client: &Client, group: &str, partitions: &[TopicPartition]) -> Res
     if partitions.is_empty() {
         return Ok(Vec::new());
     }
-    let failed = |cause: &rdkafka::error::KafkaError| Error::Committed { group: group.to_owned(), source: code_of(cause) };
+    let failed =
+        |cause: &rdkafka::error::KafkaError| Error::Committed { group: group.to_owned(), source: code_of(cause) };
     let config = client.reader_config(group);
     let consumer: BaseConsumer<Logged> =
         config.create_with_context(Logged).map_err(|cause| client.start_error("reader", cause))?;

@@ -93,7 +93,12 @@ async fn after_the_vendors_repair_each_dead_letter_is_delivered_once_in_order_to
     assert_eq!(selected.len(), 5);
     assert!(selected.iter().all(|one| one["reason"] == "rejected" && one["origin"]["offset"].is_i64()), "{selected:?}");
     let table = with(setup, &["dead", "list", "crm"]).await;
-    assert!(table.out.starts_with("PLACE ") && table.err.contains("10 dead letter(s): 10 dead"), "{}{}", table.out, table.err);
+    assert!(
+        table.out.starts_with("PLACE ") && table.err.contains("10 dead letter(s): 10 dead"),
+        "{}{}",
+        table.out,
+        table.err
+    );
     let shown = with(setup, &["dead", "show", "crm", "bad-1-3"]).await;
     assert_eq!(shown.code, Some(0), "{}{}", shown.out, shown.err);
     assert!(shown.out.contains("__connect.errors.topic") && shown.out.contains("dead (rejected)"), "{}", shown.out);
@@ -115,7 +120,8 @@ async fn after_the_vendors_repair_each_dead_letter_is_delivered_once_in_order_to
     );
     assert_eq!((all.code, again.code), (Some(0), Some(0)), "{}{}{}{}", all.out, all.err, again.out, again.err);
     crm.wait_taken(15, SOON).await;
-    eventually("ten deliveries", SOON, async || (states(setup).await.get("delivered") == Some(&10)).then_some(())).await;
+    eventually("ten deliveries", SOON, async || (states(setup).await.get("delivered") == Some(&10)).then_some(()))
+        .await;
     let last = with(setup, &["dead", "replay", "crm", "--all"]).await;
     assert_eq!(last.code, Some(0), "{}{}", last.out, last.err);
     assert_eq!(last.out.matches("left alone (delivered)").count(), 10, "{}", last.out);

@@ -126,10 +126,15 @@ impl Work<'_> {
             }
             match self.round(&quarantine, &chosen, &mut transactor, &mut told, out, err)? {
                 Round::Committed => return self.end(&told.tally, err),
-                Round::Again => writeln!(err, "it is not known whether a transaction was committed: the marks are read again")?,
+                Round::Again => {
+                    writeln!(err, "it is not known whether a transaction was committed: the marks are read again")?
+                }
             }
         }
-        writeln!(err, "error: kafka did not confirm {MAX_ROUNDS} times\n\nhint: run it again: what was published is marked")?;
+        writeln!(
+            err,
+            "error: kafka did not confirm {MAX_ROUNDS} times\n\nhint: run it again: what was published is marked"
+        )?;
         Ok(Exit::Unavailable)
     }
 
@@ -198,7 +203,10 @@ impl Work<'_> {
             Finish::Aborted { reason: Abort::NoProducer { source }, .. } => Err(source.into()),
             Finish::Aborted { reason, .. } => {
                 let name = reason.name();
-                writeln!(err, "error: a transaction was aborted ({name}): {reason:?}\n\nhint: run it again: what was published is marked")?;
+                writeln!(
+                    err,
+                    "error: a transaction was aborted ({name}): {reason:?}\n\nhint: run it again: what was published is marked"
+                )?;
                 Err(Ended::Said(Exit::Unavailable))
             }
         }
