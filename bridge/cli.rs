@@ -11,9 +11,11 @@ mod quarantine;
 mod run;
 mod schema;
 mod send;
+mod sink;
 mod source;
 mod tail;
 mod topics;
+mod trace;
 mod values;
 
 use std::fmt::Write as _;
@@ -125,6 +127,12 @@ enum Command {
     /// Work with sources
     #[command(subcommand)]
     Source(source::Command),
+    /// Look at sinks, pause them, and read again for them
+    #[command(subcommand)]
+    Sink(sink::Command),
+    /// Show one event's way: its request, its place in Kafka, and what each sink made of it
+    #[command(after_help = trace::EXAMPLES)]
+    Trace(trace::Args),
     /// Work with schemas
     #[command(subcommand)]
     Schema(schema::Command),
@@ -173,6 +181,8 @@ fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Ex
         Command::Dead(command) => dead::dead(common, &command, out, err),
         Command::Quarantine(command) => quarantine::quarantine(common, &command, out, err),
         Command::Source(command) => source::source(common, &command, out, err),
+        Command::Sink(command) => sink::sink(common, &command, out, err),
+        Command::Trace(args) => trace::trace(common, &args, out, err),
         Command::Topics(command) => topics::topics(common, &command, out, err),
         Command::Schema(command) => schema::schema(common, &command, out, err),
         Command::Completions { shell } => {

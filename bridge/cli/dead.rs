@@ -2,6 +2,8 @@
 
 mod shown;
 
+pub(super) use self::shown::{stage_json, stage_line};
+
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
 use std::ops::ControlFlow;

@@ -12,7 +12,8 @@ use serde_json::Value;
 use crate::cli::{Ran, run};
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::receiver::{Answer, Receiver, SIGNING_KEY};
-use crate::harness::{eventually, senders};
+use crate::harness::senders::{self, CRM_SECRET};
+use crate::harness::{eventually, services};
 
 /// A start, a join of the group, and what is left to deliver.
 const SOON: Duration = Duration::from_secs(60);
@@ -134,4 +135,113 @@ async fn after_the_vendors_repair_each_dead_letter_is_delivered_once_in_order_to
     assert_eq!(orders.len(), 3);
     assert!(orders.values().all(|order| *order == [0, 1, 2, 3, 4]), "in order: {orders:?}");
     assert_eq!(other.calls().len(), 15, "nobody else was called again");
+}
+
+/// A source whose requests carry several events. `total`: how its map makes the amount.
+fn hub(total: &str, unmapped: &str) -> String {
+    format!(
+        r#"
+  hub:
+    preset: hubspot
+    secrets: [{CRM_SECRET}]
+    public_url: https://hooks.example.com/hooks/hub
+    events:
+      - when: .subscriptionType == "deal.creation"
+        event: order_placed
+        map: '{{ customer_id: (.objectId | tostring), total: {total}, consent: {{}} }}'
+    on_unmapped: {unmapped}
+"#
+    )
+}
+
+const MENDED: &str = r#"(if .total == "a lot" then "999.00" else .total end)"#;
+
+/// A request with a good event, one whose total is no number, and one that no rule takes.
+async fn deals(bridge: &Bridge, number: usize) {
+    let event = |n: usize, subscription: &str, total: &str| {
+        format!(
+            r#"{{"eventId": {}, "portalId": 33, "subscriptionId": 12, "occurredAt": 1767225599616, "objectId": {number},
+                "subscriptionType": "{subscription}", "total": "{total}"}}"#,
+            10 * number + n
+        )
+    };
+    let body =
+        [event(0, "deal.creation", "1.00"), event(1, "deal.creation", "a lot"), event(2, "contact.creation", "")].join(",");
+    let answer = bridge.post(&senders::hubspot("hub", format!("[{body}]").as_bytes())).await;
+    let statuses: Vec<Value> = answer.json()["events"].as_array().unwrap().iter().map(|one| one["status"].clone()).collect();
+    assert_eq!(statuses, ["accepted", "quarantined", "quarantined"], "{}", answer.text());
+}
+
+/// How often each event is in the topic, for a reader of what was committed.
+fn published(setup: &Setup) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    for record in services().read(&[&setup.topic("events.order_placed")]) {
+        *found.entry(record.header("ce_id").expect("an id").to_owned()).or_default() += 1;
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_has_become_valid_leaves_quarantine_once_and_the_rest_stays() {
+    const REQUESTS: usize = 40;
+    let mut bridge = Bridge::start(Setup { more_sources: hub(".total", "quarantine"), ..Setup::new("kept") }).await;
+    for number in 1..=REQUESTS {
+        deals(&bridge, number).await;
+    }
+    let setup = &bridge.setup;
+    let listed = with(setup, &["quarantine", "list", "hub"]).await;
+    assert_eq!((listed.code, listed.out.lines().count()), (Some(0), REQUESTS + 1), "{}{}", listed.out, listed.err);
+    assert!(listed.out.contains("2 of 3") && listed.out.contains("/total: "), "{}", listed.out);
+    let one = with(setup, &["quarantine", "list", "hub", "--json", "--where", ".body[1].eventId == 11"]).await;
+    let one = lines(&one);
+    assert_eq!((one.len(), &one[0]["failed"], &one[0]["state"]), (1, &serde_json::json!([1, 2]), &"kept".into()));
+    let place = one[0]["place"].as_str().unwrap().to_owned();
+    let shown = with(setup, &["quarantine", "show", "hub", &place]).await;
+    assert!(shown.code == Some(0) && shown.out.contains("[1] /total: "), "{}{}", shown.out, shown.err);
+
+    let nothing = with(setup, &["quarantine", "replay", "hub", "--every"]).await;
+    assert_eq!(nothing.code, Some(1), "nothing was mended: {}{}", nothing.out, nothing.err);
+    assert_eq!(published(setup).len(), REQUESTS);
+
+    // A person mends the mapping.
+    bridge.setup.more_sources = hub(MENDED, "quarantine");
+    let setup = &bridge.setup;
+    setup.write();
+    let rehearsed = with(setup, &["quarantine", "replay", "hub", &place, "--dry-run"]).await;
+    assert_eq!(rehearsed.code, Some(1), "one of its events is still wrong: {}{}", rehearsed.out, rehearsed.err);
+    assert!(rehearsed.out.contains("#1 would be published: order_placed 33:12:11:1:1767225599616 to "), "{}", rehearsed.out);
+    assert_eq!(published(setup).len(), REQUESTS, "a rehearsal publishes nothing");
+    let replayed = with(setup, &["quarantine", "replay", "hub", &place, "--json"]).await;
+    assert_eq!(replayed.code, Some(1), "{}{}", replayed.out, replayed.err);
+    assert_eq!(lines(&replayed)[0]["result"], "published");
+    let state = with(setup, &["quarantine", "list", "hub", "--json", "--where", ".state == \"partly\""]).await;
+    assert_eq!(lines(&state)[0]["replayed"][0]["indices"], serde_json::json!([1]));
+
+    // Two at once: the second ends the first, or waits for its end; each event is published once.
+    let (one, other) = tokio::join!(
+        with(setup, &["quarantine", "replay", "hub", "--every"]),
+        with(setup, &["quarantine", "replay", "hub", "--every"])
+    );
+    let again = with(setup, &["quarantine", "replay", "hub", "--every"]).await;
+    assert_eq!(again.code, Some(1), "{}{}\n{}\n{}", again.out, again.err, one.err, other.err);
+    let found = published(setup);
+    assert_eq!(found.len(), 2 * REQUESTS);
+    assert!(found.values().all(|times| *times == 1), "{found:?}\n{}\n{}", one.err, other.err);
+
+    // The last is nobody's event, and is said to be.
+    bridge.setup.more_sources = hub(MENDED, "ignore");
+    let setup = &bridge.setup;
+    setup.write();
+    let ignored = with(setup, &["quarantine", "replay", "hub", "--every"]).await;
+    assert_eq!(ignored.code, Some(0), "{}{}", ignored.out, ignored.err);
+    let left = with(setup, &["quarantine", "list", "hub", "--where", ".state != \"replayed\""]).await;
+    assert!(left.out.is_empty() && left.err.contains("0 request(s)"), "{}{}", left.out, left.err);
+    assert_eq!(published(setup).len(), 2 * REQUESTS);
+
+    let topic = setup.topic("events.order_placed");
+    let record = services().read(&[&topic]).into_iter().find(|record| record.header("ce_id") == Some("33:12:11:1:1767225599616")).unwrap();
+    let lineage = record.header("hookbridge-replayed-from").expect("where it was");
+    assert_eq!(lineage, format!("{}/{place}#1", setup.topic("quarantine.hub")));
+    let tail = with(setup, &["tail", "quarantine.hub", "--from-beginning"]).await;
+    assert!(tail.out.contains(" replayed "), "{}", tail.out);
 }

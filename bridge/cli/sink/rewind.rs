@@ -1,0 +1,203 @@
+//! Back with a sink: its partitions are read again from an earlier offset.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{Desk, Ended, exists, opened, order, wanted};
+use crate::cli::desk::ago_ms;
+use crate::cli::{Common, Exit};
+use crate::config::units::parse_duration;
+use crate::config::{Sink, SinkKind};
+use crate::control::{self, Control};
+use crate::kafka::TopicPartition;
+use crate::sinks::postgres::{Postgres, Rewound, Stand};
+
+pub(super) const EXAMPLES: &str = "\
+Of a Postgres sink: each partition's row in `hookbridge_offsets` is put back by one compare-and-swap,
+whether the bridge runs or not. Its owner finds the row moved, and reads on from there. Rows that are in
+the table stay single, by their delivery id. Never forward: nothing is skipped.
+
+Examples:
+  hookbridge sink rewind warehouse --since 2h --dry-run      what would be put back
+  hookbridge sink rewind warehouse --since 2h --yes          for scripts
+  hookbridge sink rewind warehouse --topic events.purchase_completed --partition 3 --offset 41
+  hookbridge sink rewind warehouse --from-beginning          after the table was dropped
+
+Exit codes: 0 fine, 1 nobody said yes, or the sink has never run, 2 usage, 69 Kafka, the registry or the
+database cannot be reached, 78 configuration";
+
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("place").required(true))]
+pub(in crate::cli) struct RewindArgs {
+    /// The sink
+    sink: String,
+    /// To the first event that was written so long ago, or less
+    #[arg(long, value_name = "DURATION", group = "place", value_parser = parse_duration)]
+    since: Option<Duration>,
+    /// To the oldest event that is kept
+    #[arg(long, group = "place")]
+    from_beginning: bool,
+    /// To this offset, of one partition
+    #[arg(long, value_name = "N", group = "place", requires = "topic", requires = "partition",
+        value_parser = clap::value_parser!(i64).range(0..))]
+    offset: Option<i64>,
+    /// Of this topic only, or of an event type's
+    #[arg(long, value_name = "TOPIC|EVENT_TYPE")]
+    topic: Option<String>,
+    /// Of this partition only
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    partition: Option<i32>,
+    /// Why, for whoever looks at it later
+    #[arg(long, default_value = "")]
+    reason: String,
+    /// Say what would be put back; change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+/// A partition that goes back.
+struct Step {
+    at: TopicPartition,
+    from: i64,
+    to: i64,
+}
+
+pub(super) fn rewind(
+    common: &Common,
+    desk: &Desk,
+    args: &RewindArgs,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<Exit, Ended> {
+    let sink = desk.sink(&args.sink, err)?;
+    let SinkKind::Postgres(postgres) = &sink.kind else {
+        writeln!(
+            err,
+            "error: {} is no Postgres sink, and no other kind can go back in this version: nothing was changed\n\n\
+             hint: `hookbridge dead replay {}` sends dead letters again",
+            sink.name, sink.name
+        )?;
+        return Ok(Exit::Usage);
+    };
+    let database = opened(sink, postgres, err)?;
+    let stands = desk.runtime.block_on(database.stands()).map_err(|outcome| said(sink, outcome.reason(), err))?;
+    if stands.is_empty() {
+        writeln!(err, "error: {} has settled nothing yet\n\nhint: it begins with the oldest event by itself", sink.name)?;
+        return Ok(Exit::Problems);
+    }
+    let steps = steps(desk, sink, args, &stands, err)?;
+    for Step { at, from, to } in &steps {
+        if common.json {
+            let step = json!({ "topic": &*at.topic, "partition": at.partition, "from": from, "to": to, "dry_run": args.dry_run });
+            writeln!(out, "{step}")?;
+        } else {
+            writeln!(out, "{} {}: {from} -> {to}, {} offset(s)", at.topic, at.partition, from - to)?;
+        }
+    }
+    if steps.is_empty() || args.dry_run {
+        let what = if steps.is_empty() { "nothing goes back: no partition stands beyond that place" } else { "nothing was changed" };
+        writeln!(err, "{what}")?;
+        return Ok(Exit::Fine);
+    }
+    out.flush()?;
+    if !args.yes && !agreed(sink, err)? {
+        return Ok(if io::stdin().is_terminal() { Exit::Problems } else { Exit::Usage });
+    }
+    carry_out(desk, sink, &database, args, &steps, err)
+}
+
+/// The partitions that stand beyond the place that was asked for.
+fn steps(
+    desk: &Desk,
+    sink: &Sink,
+    args: &RewindArgs,
+    stands: &[Stand],
+    err: &mut dyn Write,
+) -> Result<Vec<Step>, Ended> {
+    let events = &desk.compiled.config.events;
+    let named = args.topic.as_ref().map(|name| {
+        events.get(name).map_or_else(|| name.clone(), |event| format!("{}{}", desk.prefix(), event.topic))
+    });
+    let topics = desk.event_topics(sink);
+    if let Some(named) = named.as_ref().filter(|named| !topics.contains(*named)) {
+        writeln!(err, "error: {} does not read {named}\n\nhint: it reads {}", sink.name, topics.join(", "))?;
+        return Err(Ended::Said(Exit::Usage));
+    }
+    let since_ms = args.since.map_or(0, ago_ms);
+    let extents = desk.runtime.block_on(desk.client.extents(&desk.reader_group(), topics, since_ms))?;
+    let mut steps = Vec::new();
+    for stand in stands {
+        let is_meant = named.as_ref().is_none_or(|named| *named == stand.topic)
+            && args.partition.is_none_or(|partition| partition == stand.partition);
+        let extent = extents.iter().find(|one| *one.at.topic == stand.topic && one.at.partition == stand.partition);
+        let Some(extent) = extent.filter(|_| is_meant) else { continue };
+        let to = args.offset.unwrap_or_else(|| extent.start.get());
+        if to < stand.next_offset {
+            steps.push(Step { at: extent.at.clone(), from: stand.next_offset, to });
+        }
+    }
+    Ok(steps)
+}
+
+fn agreed(sink: &Sink, err: &mut dyn Write) -> io::Result<bool> {
+    if !io::stdin().is_terminal() {
+        writeln!(err, "error: nobody is there to be asked\n\nhint: `--yes` carries it out without a question")?;
+        return Ok(false);
+    }
+    write!(err, "\nRead these again for {}? [y/N] ", sink.name)?;
+    err.flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    let agreed = matches!(answer.trim(), "y" | "Y" | "yes");
+    if !agreed {
+        writeln!(err, "nothing was changed")?;
+    }
+    Ok(agreed)
+}
+
+fn carry_out(
+    desk: &Desk,
+    sink: &Sink,
+    database: &Postgres,
+    args: &RewindArgs,
+    steps: &[Step],
+    err: &mut dyn Write,
+) -> Result<Exit, Ended> {
+    // Before the first row is moved: owners with nothing to do have to be told afterwards.
+    exists(desk, &control::topic(desk.prefix()), err)?;
+    let before = wanted(desk)?.remove(&sink.name).unwrap_or_else(|| Control::of(&sink.name));
+    let (mut back, mut failed) = (0, None);
+    for step in steps {
+        match desk.runtime.block_on(database.rewind(&step.at, step.to)) {
+            Ok(Rewound::Back { .. }) => back += 1,
+            // Somebody else was faster.
+            Ok(Rewound::NotBeyond { .. } | Rewound::Unknown) => {}
+            Err(outcome) => {
+                failed = Some(outcome);
+                break;
+            }
+        }
+    }
+    if back > 0 {
+        let reason = if args.reason.is_empty() { before.reason.clone() } else { args.reason.clone() };
+        order::give(desk, Control { rewinds: before.rewinds + 1, reason, ..before })?;
+    }
+    if let Some(outcome) = failed {
+        writeln!(err, "{back} of {} partition(s) went back", steps.len())?;
+        return Err(said(sink, outcome.reason(), err));
+    }
+    writeln!(err, "{back} partition(s) went back; their owners read on from there")?;
+    Ok(Exit::Fine)
+}
+
+fn said(sink: &Sink, reason: &str, err: &mut dyn Write) -> Ended {
+    match writeln!(err, "error: the database of {} cannot be asked: {reason}", sink.name) {
+        Ok(()) => Ended::Said(Exit::Unavailable),
+        Err(error) => Ended::Out(error),
+    }
+}
