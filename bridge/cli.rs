@@ -248,6 +248,25 @@ fn printable(text: &str) -> String {
     out
 }
 
+/// JSON on one line without control characters: within texts as escapes, which mean the same, and between tokens as
+/// blanks.
+fn printable_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 16);
+    let (mut in_text, mut escaped) = (false, false);
+    for c in text.chars() {
+        match c {
+            c if c.is_control() && in_text => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c if c.is_control() => out.push(' '),
+            c => out.push(c),
+        }
+        in_text ^= c == '"' && !escaped;
+        escaped = in_text && c == '\\' && !escaped;
+    }
+    out
+}
+
 /// Reads a file, or standard input where none is named or `-` is. Bounded, so that a slip (`< /dev/zero`) ends.
 fn read_input(file: Option<&std::path::Path>) -> io::Result<Vec<u8>> {
     /// Far above any event, far below what hurts.
@@ -269,6 +288,15 @@ mod tests {
     use std::fmt::Write as _;
 
     use super::*;
+
+    #[test]
+    fn json_stays_json_whatever_stands_between_its_tokens() {
+        let text = "{\n\t\"a\": \"x\u{9b}\\\"\\\\\",\r\n\"b\": [1,\n2]}";
+        let printed = printable_json(text);
+        assert_eq!(printed, "{  \"a\": \"x\\u009b\\\"\\\\\",  \"b\": [1, 2]}");
+        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(value(&printed), value(text));
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

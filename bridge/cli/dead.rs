@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use self::shown::Shown;
-use super::desk::{Choice, Desk, Ended, Progress, is_chosen};
+use super::desk::{Choice, Desk, Ended, Progress, Sieve};
 use super::values::Values;
 use super::{Common, Exit, report};
 use crate::app::way_back;
@@ -192,16 +192,17 @@ fn chosen<'f>(
     is_named: impl Fn(&Letter) -> bool,
     err: &mut dyn Write,
 ) -> Result<Vec<(&'f Letter, Shown)>, Ended> {
-    let program = choice.program(err)?;
+    let mut sieve = Sieve::new(choice.program(err)?);
     let mut values = Values::new(desk.registry.clone());
     let mut chosen = Vec::new();
     for letter in found.letters.iter().filter(|letter| is_named(letter)) {
         let data = desk.runtime.block_on(values.json(letter.record.value.as_deref()));
         let shown = Shown::new(letter, found.standing(letter), data);
-        if program.is_none() || is_chosen(program.as_ref(), &shown.json()) {
+        if sieve.takes(|| shown.json()) {
             chosen.push((letter, shown));
         }
     }
+    sieve.tell(err)?;
     Ok(chosen)
 }
 

@@ -215,12 +215,35 @@ impl Choice {
     }
 }
 
-/// Whether the program is true of a document. One that fails is not: of `.data.country == "DE"` an event that cannot be
-/// read is none.
-pub(super) fn is_chosen(program: Option<&Program>, document: &str) -> bool {
-    let Some(program) = program else { return true };
-    let document = Json::from(std::borrow::Cow::Borrowed(document));
-    program.is_true(&document).unwrap_or(false)
+/// Chooses by an expression. What it fails for is not chosen, and said at the end: of `.data.country | ascii_upcase` an
+/// event that cannot be read has none.
+pub(super) struct Sieve {
+    program: Option<Program>,
+    failures: u64,
+    first: Option<expr::Error>,
+}
+
+impl Sieve {
+    pub(super) fn new(program: Option<Program>) -> Self {
+        Self { program, failures: 0, first: None }
+    }
+
+    pub(super) fn takes(&mut self, document: impl FnOnce() -> String) -> bool {
+        let Some(program) = &self.program else { return true };
+        match program.is_true(&Json::from(std::borrow::Cow::Owned(document()))) {
+            Ok(taken) => taken,
+            Err(error) => {
+                self.failures += 1;
+                self.first.get_or_insert(error);
+                false
+            }
+        }
+    }
+
+    pub(super) fn tell(&self, err: &mut dyn Write) -> io::Result<()> {
+        let Some(first) = &self.first else { return Ok(()) };
+        writeln!(err, "warning: `--where` fails for {} of them, which are left out: {first}", self.failures)
+    }
 }
 
 /// So long ago, in milliseconds since the epoch.

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::ops::ControlFlow;
 
 use self::shown::Shown;
-use super::desk::{Choice, Desk, Ended, Progress, is_chosen};
+use super::desk::{Choice, Desk, Ended, Progress, Sieve};
 use super::{Common, Exit, no_such_source};
 use crate::app::start::quarantine_topic;
 use crate::kafka::Client;
@@ -157,14 +157,14 @@ fn chosen<'q>(
     which: &[String],
     err: &mut dyn Write,
 ) -> Result<Vec<(&'q Request, Shown)>, Ended> {
-    let program = choice.program(err)?;
-    let named = quarantine
-        .in_order()
-        .into_iter()
-        .filter(|request| which.is_empty() || which.iter().any(|which| is_named(request, which)));
-    let shown =
-        named.map(|request| (request, Shown::new(request, quarantine.standing(request), quarantine.marks(request))));
-    Ok(shown.filter(|(_, shown)| program.is_none() || is_chosen(program.as_ref(), &shown.json())).collect())
+    let mut sieve = Sieve::new(choice.program(err)?);
+    let named = quarantine.in_order().into_iter().filter(|request| {
+        which.is_empty() || which.iter().any(|which| is_named(request, which))
+    });
+    let shown = named.map(|request| (request, Shown::new(request, quarantine.standing(request), quarantine.marks(request))));
+    let chosen = shown.filter(|(_, shown)| sieve.takes(|| shown.json())).collect();
+    sieve.tell(err)?;
+    Ok(chosen)
 }
 
 fn is_named(request: &Request, which: &str) -> bool {

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::cli::{Ran, run};
 use crate::harness::bridge::{Bridge, Setup};
+use crate::harness::postgres::Database;
 use crate::harness::receiver::{Answer, Receiver, SIGNING_KEY};
 use crate::harness::senders::{self, CRM_SECRET};
 use crate::harness::{eventually, services};
@@ -244,4 +245,111 @@ async fn what_has_become_valid_leaves_quarantine_once_and_the_rest_stays() {
     assert_eq!(lineage, format!("{}/{place}#1", setup.topic("quarantine.hub")));
     let tail = with(setup, &["tail", "quarantine.hub", "--from-beginning"]).await;
     assert!(tail.out.contains(" replayed "), "{}", tail.out);
+}
+
+/// Until the sink says that it is paused, or is not.
+async fn wait_state(bridge: &Bridge, sink: &str, state: &str) {
+    eventually(&format!("{sink} to be {state}"), SOON, async || {
+        let metrics = bridge.metrics().await;
+        (metrics.sum("hookbridge_sink_state", &[("sink", sink), ("state", state)]) >= 1.0).then_some(())
+    })
+    .await;
+}
+
+async fn rows(database: &Database) -> i64 {
+    let client = database.connect().await;
+    let there = client.query_one("SELECT to_regclass('order_placed') IS NOT NULL", &[]).await.expect("an answer");
+    if !there.get::<_, bool>(0) {
+        return 0;
+    }
+    client.query_one("SELECT count(*) FROM order_placed", &[]).await.expect("an answer").get(0)
+}
+
+async fn wait_rows(database: &Database, count: i64) {
+    eventually(&format!("{count} rows"), SOON, async || (rows(database).await == count).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_paused_sink_sends_nothing_over_a_restart_and_a_database_is_read_for_again() {
+    let (crm, other) = (Receiver::start().await, Receiver::start().await);
+    let database = Database::create(&services().postgres).await;
+    let mut setup = setup("orders", &crm, &other);
+    let warehouse = format!(
+        "  warehouse:\n    type: postgres\n    url: {}\n    events: [order_placed]\n    guarantee: exactly_once\n",
+        database.url
+    );
+    setup.tail.push_str(&warehouse);
+    let mut bridge = Bridge::start(setup).await;
+    for sink in ["crm", "warehouse"] {
+        let paused = with(&bridge.setup, &["sink", "pause", sink, "--reason", "the vendor moves house"]).await;
+        assert_eq!(paused.code, Some(0), "{}{}", paused.out, paused.err);
+        wait_state(&bridge, sink, "paused").await;
+    }
+    for sequence in 0..4 {
+        order(&bridge, &format!("evt-{sequence}"), "c1", sequence).await;
+    }
+    other.wait_taken(4, SOON).await;
+    let shown = with(&bridge.setup, &["sink", "show", "crm", "--json"]).await;
+    assert_eq!(shown.code, Some(0), "{}{}", shown.out, shown.err);
+    let shown = &lines(&shown)[0];
+    assert_eq!((&shown["wanted"], &shown["order"]["reason"]), (&"paused".into(), &"the vendor moves house".into()));
+    let lag: i64 = shown["lag"].as_array().unwrap().iter().map(|one| one["lag"].as_i64().unwrap()).sum();
+    assert_eq!((lag, crm.calls().len(), rows(&database).await), (4, 0, 0));
+    let listed = with(&bridge.setup, &["sink", "list"]).await;
+    assert_eq!(listed.out.matches(" paused ").count(), 2, "{}", listed.out);
+    let waiting = with(&bridge.setup, &["trace", "evt-2"]).await;
+    assert_eq!((waiting.code, waiting.out.matches("waiting").count()), (Some(0), 2), "{}{}", waiting.out, waiting.err);
+
+    // Whoever starts later wants the same.
+    bridge.ask_to_stop();
+    assert_eq!(bridge.wait_ended(SOON).code(), Some(0), "{}", bridge.log());
+    bridge.restart();
+    bridge.wait_ready().await;
+    for sink in ["crm", "warehouse"] {
+        wait_state(&bridge, sink, "paused").await;
+    }
+    order(&bridge, "evt-4", "c1", 4).await;
+    other.wait_taken(5, SOON).await;
+    assert_eq!((crm.calls().len(), rows(&database).await), (0, 0));
+
+    for sink in ["crm", "warehouse"] {
+        let resumed = with(&bridge.setup, &["sink", "resume", sink]).await;
+        assert_eq!(resumed.code, Some(0), "{}{}", resumed.out, resumed.err);
+    }
+    crm.wait_taken(5, SOON).await;
+    wait_rows(&database, 5).await;
+    let order: Vec<i64> = crm.taken().iter().map(|call| call.sequence()).collect();
+    assert_eq!((order, crm.calls().len()), (vec![0, 1, 2, 3, 4], 5));
+    eventually("a trace to its ends", SOON, async || {
+        let traced = with(&bridge.setup, &["trace", "evt-2", "--source", "shop", "--json"]).await;
+        assert_eq!(traced.code, Some(0), "{}{}", traced.out, traced.err);
+        let traced = lines(&traced).remove(0);
+        let states: Vec<&Value> = traced["sinks"].as_array().unwrap().iter().map(|sink| &sink["state"]).collect();
+        (states == ["delivered", "delivered", "in the database"]).then_some(())
+    })
+    .await;
+    assert_eq!(with(&bridge.setup, &["trace", "nobody"]).await.code, Some(1));
+
+    // Somebody has emptied the table; the sink has nothing to do, and hears of it all the same.
+    let client = database.connect().await;
+    client.batch_execute("TRUNCATE order_placed").await.unwrap();
+    let setup = &bridge.setup;
+    let planned = with(setup, &["sink", "rewind", "warehouse", "--from-beginning", "--dry-run"]).await;
+    assert_eq!((planned.code, rows(&database).await), (Some(0), 0), "{}{}", planned.out, planned.err);
+    assert!(planned.out.contains("5 -> 0, 5 offset(s)"), "{}", planned.out);
+    assert_eq!(with(setup, &["sink", "rewind", "warehouse", "--from-beginning"]).await.code, Some(2), "nobody was asked");
+    let back = with(setup, &["sink", "rewind", "warehouse", "--from-beginning", "--yes"]).await;
+    assert_eq!(back.code, Some(0), "{}{}", back.out, back.err);
+    wait_rows(&database, 5).await;
+    // And once more with the rows there: they stay single.
+    let offsets = "SELECT sum(next_offset)::bigint FROM hookbridge_offsets WHERE sink = 'warehouse' AND next_offset > 0";
+    let again = with(setup, &["sink", "rewind", "warehouse", "--since", "1h", "--yes"]).await;
+    assert_eq!(again.code, Some(0), "{}{}", again.out, again.err);
+    eventually("the end", SOON, async || {
+        (client.query_one(offsets, &[]).await.unwrap().get::<_, Option<i64>>(0) == Some(5)).then_some(())
+    })
+    .await;
+    assert_eq!(rows(&database).await, 5);
+    let refused = with(setup, &["sink", "rewind", "crm", "--from-beginning", "--yes"]).await;
+    assert_eq!(refused.code, Some(2), "{}{}", refused.out, refused.err);
 }

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::calendar::Rfc3339;
 use crate::cli::desk::cut;
-use crate::cli::printable;
+use crate::cli::{printable, printable_json};
 use crate::replay::quarantine::{Mark, Request, Standing};
 
 pub(super) const HEAD: [&str; 7] = ["PLACE", "RECEIVED", "STATE", "REASON", "EVENTS", "KEY", "WHAT IS WRONG"];
@@ -81,8 +81,8 @@ impl Shown {
     }
 
     pub(super) fn json(&self) -> String {
-        // Text and numbers always serialize. Control characters stand in texts only, where their escape means the same.
-        printable(&serde_json::to_string(self).unwrap_or_default())
+        // Text and numbers always serialize; a body is on as many lines as its sender liked.
+        printable_json(&serde_json::to_string(self).unwrap_or_default())
     }
 
     pub(super) fn row(&self, request: &Request) -> [String; 7] {
@@ -123,7 +123,7 @@ impl Shown {
             line("header", &format!("{name}: {value}"))?;
         }
         match &self.body {
-            Body::Json(json) => line("body", json.get()),
+            Body::Json(json) => line("body", &printable_json(json.get())),
             Body::Text(text) => line("body", text),
         }
     }
