@@ -19,8 +19,11 @@ pub mod header {
     pub const TRACEPARENT: &str = "traceparent";
     /// RFC 3339, UTC, milliseconds: when the first byte of the request was read.
     pub const RECEIVED_AT: &str = "hookbridge-received-at";
+    /// What all names of our own begin with.
+    pub const OURS: &str = "hookbridge-";
     /// `<n>:<SHA-256 in hex>`: the event's place among those of its request, and the digest of the source's `replay_key`,
-    /// where it has one, so that a bridge that starts anew knows which keys came.
+    /// where it has one, so that a bridge that starts anew knows which keys came. Of a request in quarantine the digest
+    /// alone: it has not spent its key, and whoever replays it writes the key with each event that it brings.
     pub const REPLAY_KEY: &str = "hookbridge-replay-key";
     /// The same on every attempt of one sink at one event ([`super::Identity::delivery_id`]).
     pub const DELIVERY_ID: &str = "hookbridge-delivery-id";

@@ -158,10 +158,12 @@ fn chosen<'q>(
     err: &mut dyn Write,
 ) -> Result<Vec<(&'q Request, Shown)>, Ended> {
     let mut sieve = Sieve::new(choice.program(err)?);
-    let named = quarantine.in_order().into_iter().filter(|request| {
-        which.is_empty() || which.iter().any(|which| is_named(request, which))
-    });
-    let shown = named.map(|request| (request, Shown::new(request, quarantine.standing(request), quarantine.marks(request))));
+    let named = quarantine
+        .in_order()
+        .into_iter()
+        .filter(|request| which.is_empty() || which.iter().any(|which| is_named(request, which)));
+    let shown =
+        named.map(|request| (request, Shown::new(request, quarantine.standing(request), quarantine.marks(request))));
     let chosen = shown.filter(|(_, shown)| sieve.takes(|| shown.json())).collect();
     sieve.tell(err)?;
     Ok(chosen)

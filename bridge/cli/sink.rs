@@ -220,7 +220,11 @@ fn show(
         since: args.since,
         dead: dead.iter().map(|one| u64::try_from(one.end.get() - one.first.get()).unwrap_or_default()).sum(),
     };
-    if common.json { writeln!(out, "{}", known.json())? } else { known.print(out)? }
+    if common.json {
+        writeln!(out, "{}", known.json())?
+    } else {
+        known.print(out)?
+    }
     Ok(exit)
 }
 

@@ -65,13 +65,7 @@ pub(super) fn trace(common: &Common, args: &Args, out: &mut dyn Write, err: &mut
     run(common, &desk, args, out, err).or_else(|ended| ended.tell(err))
 }
 
-fn run(
-    common: &Common,
-    desk: &Desk,
-    args: &Args,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> Result<Exit, Ended> {
+fn run(common: &Common, desk: &Desk, args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Result<Exit, Ended> {
     let (events, kept) = desk.runtime.block_on(search(desk, args))?;
     if events.is_empty() && kept.is_empty() {
         writeln!(
@@ -123,11 +117,8 @@ fn at_sinks(desk: &Desk, events: &[Event], err: &mut dyn Write) -> Result<Vec<At
 }
 
 fn delivery_id(event: &Event, sink: &str) -> Uuid {
-    let identity = Identity {
-        source: event.source.clone(),
-        id: event.event_id.clone(),
-        event_type: event.event_type.clone(),
-    };
+    let identity =
+        Identity { source: event.source.clone(), id: event.event_id.clone(), event_type: event.event_type.clone() };
     identity.delivery_id(sink)
 }
 

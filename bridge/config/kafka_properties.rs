@@ -55,6 +55,8 @@ pub const ALLOWED: &[&str] = &[
     "compression.codec",
     "retry.backoff.ms",
     "retry.backoff.max.ms",
+    // Of the records of ingest; those of a transaction keep to its own.
+    "message.timeout.ms",
     // Consuming.
     "session.timeout.ms",
     "heartbeat.interval.ms",
@@ -96,7 +98,6 @@ const OURS: &[(&str, &str)] = &[
     ("message.max.bytes", "it follows from `ingest.max_body`"),
     ("receive.message.max.bytes", "it follows from `ingest.max_body`"),
     ("socket.timeout.ms", TRANSACTIONS),
-    ("message.timeout.ms", TRANSACTIONS),
     ("delivery.timeout.ms", TRANSACTIONS),
     ("transaction.timeout.ms", TRANSACTIONS),
     ("transactional.id", "it names the sink and the instance's slot: write `instance`"),

@@ -304,8 +304,11 @@ pub(super) fn quarantine(
     if let Some((events, failed)) = &told {
         headers.extend([(header::EVENTS, events.as_bytes()), (header::FAILED, failed)]);
     }
-    let kept =
-        origin.headers.iter().filter(|(name, value)| !SECRET_HEADERS.contains(name) && value.len() <= MAX_HEADER_VALUE);
+    // The digest alone: which event the key will bring is known once the request is mended.
+    headers.extend(origin.replay_key.map(|key| (header::REPLAY_KEY, key.as_bytes())));
+    // A sender must not speak in our name: readers go by these headers.
+    let is_kept = |name: &HeaderName| !SECRET_HEADERS.contains(name) && !name.as_str().starts_with(header::OURS);
+    let kept = origin.headers.iter().filter(|(name, value)| is_kept(name) && value.len() <= MAX_HEADER_VALUE);
     headers.extend(kept.map(|(name, value)| (name.as_str(), value.as_bytes())));
     let outgoing = Outgoing {
         topic: &source.quarantine_topic,

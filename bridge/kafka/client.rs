@@ -421,12 +421,19 @@ mod tests {
 
     #[test]
     fn the_timeouts_of_a_transaction_are_the_same_whatever_the_user_tunes() {
-        let client = Client::new(&kafka(&[("socket.timeout.ms", "4000"), ("retry.backoff.ms", "1")]), "test").unwrap();
+        let client = Client::new(
+            &kafka(&[("socket.timeout.ms", "4000"), ("retry.backoff.ms", "1"), ("message.timeout.ms", "9000")]),
+            "test",
+        )
+        .unwrap();
+        let producer = client.producer_config(Limits::default(), Tuning::default());
+        assert_eq!(producer.get("message.timeout.ms"), Some("9000"), "of ingest alone");
         let config = client.transactional_config("hookbridge.crm.0");
         let transaction = TRANSACTION_TIMEOUT.as_millis().to_string();
         assert_eq!(config.get("transaction.timeout.ms"), Some(transaction.as_str()));
         assert_eq!(config.get("socket.timeout.ms"), Some(transaction.as_str()));
         assert_eq!(config.get("retry.backoff.ms"), Some("100"));
+        assert_eq!(config.get("message.timeout.ms"), Some("10000"));
         assert_eq!(config.get("transactional.id"), Some("hookbridge.crm.0"));
     }
 

@@ -308,7 +308,7 @@ mod tests {
         let all = quarantine([mark(4, 3, &[2]), request(4, Some(("3", "[0,2]")))]);
         let request = all.in_order()[0];
         assert_eq!((all.standing(request), all.wanted(request, 3, false)), (Standing::Partly, Some([0].into())));
-        let all = quarantine([super::tests::request(4, Some(("3", "[0,2]"))), mark(4, 3, &[2]), mark(4, 3, &[0])]);
+        let all = quarantine([request(4, Some(("3", "[0,2]"))), mark(4, 3, &[2]), mark(4, 3, &[0])]);
         let request = all.in_order()[0];
         assert_eq!((all.standing(request), all.wanted(request, 3, false)), (Standing::Replayed, Some([].into())));
     }
@@ -327,7 +327,7 @@ mod tests {
         let all = quarantine([request(4, None)]);
         let request = all.in_order()[0];
         assert_eq!(all.wanted(request, 2, false), Some([0, 1].into()));
-        let all = quarantine([super::tests::request(4, None), mark(4, 2, &[1])]);
+        let all = quarantine([request(4, None), mark(4, 2, &[1])]);
         let request = all.in_order()[0];
         assert_eq!(all.standing(request), Standing::Partly);
         assert_eq!((all.wanted(request, 2, false), all.wanted(request, 3, false)), (Some([0].into()), None));

@@ -25,7 +25,11 @@ pub(super) fn pause(
     give(desk, Control { paused, reason: args.reason.clone(), ..before })?;
     let what = if paused { "paused" } else { "resumed" };
     if common.json {
-        writeln!(out, "{}", json!({ "sink": sink.name, "wanted": if paused { "paused" } else { "running" }, "was_paused": was }))?;
+        writeln!(
+            out,
+            "{}",
+            json!({ "sink": sink.name, "wanted": if paused { "paused" } else { "running" }, "was_paused": was })
+        )?;
     } else if was == paused {
         writeln!(out, "{} was {what} already", sink.name)?;
     } else {

@@ -87,7 +87,11 @@ pub(super) fn rewind(
     let database = opened(sink, postgres, err)?;
     let stands = desk.runtime.block_on(database.stands()).map_err(|outcome| said(sink, outcome.reason(), err))?;
     if stands.is_empty() {
-        writeln!(err, "error: {} has settled nothing yet\n\nhint: it begins with the oldest event by itself", sink.name)?;
+        writeln!(
+            err,
+            "error: {} has settled nothing yet\n\nhint: it begins with the oldest event by itself",
+            sink.name
+        )?;
         return Ok(Exit::Problems);
     }
     let steps = steps(desk, sink, args, &stands, err)?;
@@ -100,7 +104,11 @@ pub(super) fn rewind(
         }
     }
     if steps.is_empty() || args.dry_run {
-        let what = if steps.is_empty() { "nothing goes back: no partition stands beyond that place" } else { "nothing was changed" };
+        let what = if steps.is_empty() {
+            "nothing goes back: no partition stands beyond that place"
+        } else {
+            "nothing was changed"
+        };
         writeln!(err, "{what}")?;
         return Ok(Exit::Fine);
     }
@@ -120,9 +128,10 @@ fn steps(
     err: &mut dyn Write,
 ) -> Result<Vec<Step>, Ended> {
     let events = &desk.compiled.config.events;
-    let named = args.topic.as_ref().map(|name| {
-        events.get(name).map_or_else(|| name.clone(), |event| format!("{}{}", desk.prefix(), event.topic))
-    });
+    let named = args
+        .topic
+        .as_ref()
+        .map(|name| events.get(name).map_or_else(|| name.clone(), |event| format!("{}{}", desk.prefix(), event.topic)));
     let topics = desk.event_topics(sink);
     if let Some(named) = named.as_ref().filter(|named| !topics.contains(*named)) {
         writeln!(err, "error: {} does not read {named}\n\nhint: it reads {}", sink.name, topics.join(", "))?;

@@ -16,7 +16,8 @@ const OPEN: [&str; 4] = ["parked", "requeued", "intent", "dead"];
 impl Known<'_> {
     /// What the database holds for a partition, where it does.
     fn stand(&self, one: &Standing) -> Option<i64> {
-        let stand = self.stands.iter().find(|stand| stand.topic == *one.at.topic && stand.partition == one.at.partition);
+        let stand =
+            self.stands.iter().find(|stand| stand.topic == *one.at.topic && stand.partition == one.at.partition);
         stand.map(|stand| stand.next_offset)
     }
 
@@ -57,7 +58,9 @@ impl Known<'_> {
         match &sink.purpose {
             Purpose::None => line("purpose", "none: events are sent whatever their consent says")?,
             Purpose::Unset => line("purpose", "- (not a marketing action)")?,
-            Purpose::Named(name) => line("purpose", &format!("{name}: an event whose consent does not say so is skipped"))?,
+            Purpose::Named(name) => {
+                line("purpose", &format!("{name}: an event whose consent does not say so is skipped"))?
+            }
         }
         line("events", &sink.events.join(", "))?;
         for (name, expr) in [("where", &sink.filter), ("map", &sink.map)] {
@@ -106,6 +109,10 @@ impl Known<'_> {
             ]
         };
         writeln!(out)?;
-        crate::cli::table(out, ["TOPIC", "PARTITION", "COMMITTED", "IN DATABASE", "END", "LAG"], self.lag.iter().map(row))
+        crate::cli::table(
+            out,
+            ["TOPIC", "PARTITION", "COMMITTED", "IN DATABASE", "END", "LAG"],
+            self.lag.iter().map(row),
+        )
     }
 }

@@ -87,13 +87,8 @@ pub(super) async fn search(desk: &Desk, args: &Args) -> Result<(Vec<Event>, Vec<
 }
 
 fn event(record: &Glimpse<'_>, wanted: &str, source: Option<&str>) -> Option<Event> {
-    let [id, event_type, of, received_at, replayed_from] = record.headers([
-        header::CE_ID,
-        header::CE_TYPE,
-        header::CE_SOURCE,
-        header::RECEIVED_AT,
-        header::REPLAYED_FROM,
-    ]);
+    let [id, event_type, of, received_at, replayed_from] =
+        record.headers([header::CE_ID, header::CE_TYPE, header::CE_SOURCE, header::RECEIVED_AT, header::REPLAYED_FROM]);
     let (id, event_type, of) = (id?, event_type?, of?);
     if !is_meant(id, wanted) || source.is_some_and(|source| source != of) {
         return None;
@@ -121,7 +116,8 @@ fn kept(record: &Glimpse<'_>, wanted: &str) -> Option<Kept> {
         let quoted = serde_json::Value::from(wanted).to_string();
         String::from_utf8_lossy(value).contains(&quoted)
     };
-    let is_about = record.key().is_some_and(|key| key == wanted.as_bytes()) || (is_mark && record.value().is_some_and(names));
+    let is_about =
+        record.key().is_some_and(|key| key == wanted.as_bytes()) || (is_mark && record.value().is_some_and(names));
     is_about.then(|| Kept {
         topic: record.topic().to_owned(),
         partition: record.partition(),

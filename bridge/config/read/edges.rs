@@ -124,6 +124,9 @@ fn librdkafka(field: &Field<'_>) -> BTreeMap<String, Secret> {
         } else if !value.is_written() {
             value.error("is empty");
         } else if let Some(text) = value.secret() {
+            if name == "message.timeout.ms" && !is_give_up(text.expose()) {
+                value.error("is not within 5000 to 300000: a record that is never given up is awaited for ever");
+            }
             if name == "enable.ssl.certificate.verification" && text.expose() == "false" {
                 value.warning("anybody on the way can pose as the broker", "set `ssl.ca.location` instead");
             }
@@ -131,6 +134,11 @@ fn librdkafka(field: &Field<'_>) -> BTreeMap<String, Secret> {
         }
     }
     properties
+}
+
+/// Milliseconds after which a record may be given up: at least what one request to a broker may take.
+fn is_give_up(text: &str) -> bool {
+    text.parse().is_ok_and(|timeout: u32| (5_000..=300_000).contains(&timeout))
 }
 
 pub(super) fn registry(field: &Field<'_>) -> Registry {

@@ -32,6 +32,8 @@ pub(crate) struct Setup {
     /// As the file writes them.
     pub(crate) deadline: &'static str,
     pub(crate) drain_timeout: &'static str,
+    /// Properties beside the usual ones, each after a comma.
+    pub(crate) more_librdkafka: &'static str,
     /// Lines of `ingest`, and sources beside the usual ones, each with its indent.
     pub(crate) more_ingest: &'static str,
     pub(crate) more_sources: String,
@@ -53,6 +55,7 @@ impl Setup {
             database: None,
             deadline: "4500ms",
             drain_timeout: "20s",
+            more_librdkafka: "",
             more_ingest: "",
             more_sources: String::new(),
             tail: String::new(),
@@ -76,7 +79,7 @@ impl Setup {
     /// What [`Setup::write`] writes.
     pub(crate) fn yaml(&self) -> String {
         let Self { prefix, bootstrap, registry, deadline, drain_timeout, ingest_port, admin_port, .. } = self;
-        let Self { more_ingest, more_sources, partitions, tail, .. } = self;
+        let Self { more_librdkafka, more_ingest, more_sources, partitions, tail, .. } = self;
         let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/schemas");
         let sinks = self.database.as_ref().map(|url| {
             format!(
@@ -100,7 +103,7 @@ kafka:
   topic_prefix: {prefix}
   topic_defaults: {{ partitions: {partitions} }}
   # A member that was killed is missed after six seconds instead of forty-five.
-  librdkafka: {{ session.timeout.ms: "6000", heartbeat.interval.ms: "1000" }}
+  librdkafka: {{ session.timeout.ms: "6000", heartbeat.interval.ms: "1000"{more_librdkafka} }}
 
 registry:
   url: {registry}
@@ -196,6 +199,12 @@ impl Bridge {
         bridge
     }
 
+    /// Starts it with another file of its folder as its configuration, and waits for nothing.
+    pub(crate) fn start_with(setup: Setup, file: &str) -> Self {
+        let process = launch_with(&setup, file);
+        Self { setup, process }
+    }
+
     /// Starts it and waits for nothing.
     pub(crate) fn start_unready(setup: Setup) -> Self {
         let process = launch(&setup);
@@ -283,8 +292,13 @@ impl Drop for Bridge {
 }
 
 fn launch(setup: &Setup) -> Process {
-    let mut command = command(&["run", "--config"]);
-    command.arg(setup.write()).current_dir(&setup.folder);
+    setup.write();
+    launch_with(setup, "hookbridge.yaml")
+}
+
+fn launch_with(setup: &Setup, file: &str) -> Process {
+    let mut command = command(&["run", "--config", file]);
+    command.current_dir(&setup.folder);
     let log = setup.folder.join("bridge.log");
     Process::start("hookbridge", command, &log, "KILL", |_| false).unwrap_or_else(|error| panic!("{error}"))
 }
