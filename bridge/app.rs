@@ -144,7 +144,7 @@ pub async fn run(compiled: Compiled, mode: Mode, stop: Stop) -> Result<(), Error
         let outside = watch::outside(parts.client(), parts.registry(), parts.readiness());
         let reloads = async {
             match mode.reloads {
-                Some(reloads) => reload::whenever_asked(reloads, in_force, &parts, &mut running).await,
+                Some(reloads) => reload::whenever_asked(reloads, in_force, &parts, &mut running, &tail).await,
                 None => std::future::pending().await,
             }
         };

@@ -21,6 +21,7 @@ use super::changes::Changes;
 use super::compile::{self, Compiled, CompiledEvent};
 use super::in_force::InForce;
 use super::sinks::Running;
+use super::tail::Tail;
 use super::{Parts, kept, start};
 use crate::causes::chain;
 use crate::config::{self, Problem, Severity};
@@ -111,6 +112,7 @@ pub(super) async fn whenever_asked(
     mut in_force: InForce,
     parts: &Parts,
     running: &mut Running,
+    tail: &Tail,
 ) -> Infallible {
     loop {
         reloads.asked.notified().await;
@@ -118,6 +120,7 @@ pub(super) async fn whenever_asked(
         match reload(&reloads.file, &in_force, parts, running).await {
             Ok((next, reloaded)) => {
                 in_force = next;
+                tail.turn_to(&in_force.events, &in_force.ids);
                 parts.metrics().config_reloads.with_label_values(&["applied"]).inc();
                 parts.readiness().well(PART);
                 let Reloaded { events, versions, sources, sinks } = reloaded;

@@ -1,14 +1,15 @@
 //! The memory of deduplication, filled from the event topics before requests are taken; and, under `scope: cluster`,
 //! kept up with what other instances write.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::compile::Compiled;
+use super::compile::{Compiled, CompiledEvent};
 use super::readiness::{Readiness, Step};
 use super::sources::destination;
 use super::start::{LOOK_AGAIN, patiently};
@@ -18,7 +19,7 @@ use crate::clock;
 use crate::config::DedupeScope;
 use crate::ingest::dedupe::{Destination, Finder, Found, Memory, shares};
 use crate::kafka::read::Event;
-use crate::kafka::{Client, Reader, Then};
+use crate::kafka::{Client, Extent, Reader, Then, TopicPartition};
 
 /// How far back a start looks. Providers repeat soonest after what went wrong, so that a day has nearly all of them;
 /// sinks remember a delivery for a day by default, too.
@@ -26,12 +27,22 @@ const OLDEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// What `/readyz` and the log call it.
 const PART: &str = "dedupe tail";
 
+/// By event type, where events go and as what.
+type Current = BTreeMap<String, Destination>;
+
+/// What is read, and from where.
+pub(super) struct Following {
+    reader: Reader<Found>,
+    current: Arc<Current>,
+    partitions: BTreeSet<TopicPartition>,
+}
+
 /// The end of the event topics: at most as many records as the memory has entries, and none older than [`OLDEST`].
 pub(super) struct Tail {
     client: Client,
     group: String,
-    /// By event type, what is written today.
-    current: Vec<(String, Destination)>,
+    /// By event type, what is written today: a reload may change it.
+    current: watch::Sender<Arc<Current>>,
     max_entries: usize,
     then: Then,
     memory: Arc<Memory>,
@@ -40,15 +51,11 @@ pub(super) struct Tail {
 
 impl Tail {
     pub(super) fn new(compiled: &Compiled, ids: &HashMap<String, u32>, parts: &Parts) -> Self {
-        let current = compiled.events.iter().filter_map(|(event_type, event)| {
-            let id = ids.get(event_type)?;
-            Some((event_type.clone(), destination(&event.schema, *id)))
-        });
         let dedupe = compiled.config.ingest.dedupe;
         Self {
             client: parts.client().clone(),
             group: format!("{}hookbridge.reader", compiled.config.kafka.topic_prefix),
-            current: current.collect(),
+            current: watch::Sender::new(Arc::new(current(&compiled.events, ids))),
             max_entries: dedupe.max_entries,
             then: match dedupe.scope {
                 DedupeScope::Instance => Then::Stop,
@@ -63,41 +70,69 @@ impl Tail {
     ///
     /// # Errors
     /// What waiting does not mend.
-    pub(super) async fn read(&self) -> Result<Reader<Found>, Error> {
+    pub(super) async fn read(&self) -> Result<Following, Error> {
         self.readiness.wait_for(Step::DedupeTail);
         let may_pass =
             |error: &kafka::Error| !matches!(error, kafka::Error::Property { .. } | kafka::Error::Start { .. });
         patiently(PART, &self.readiness, || self.catch_up(), may_pass).await.map_err(Error::Kafka)
     }
 
+    /// A reload has put other events in force: what it has added is followed from now on.
+    pub(super) fn turn_to(&self, events: &BTreeMap<String, CompiledEvent>, ids: &HashMap<String, u32>) {
+        self.current.send_replace(Arc::new(current(events, ids)));
+    }
+
     /// Follows other instances for as long as the bridge runs, where that is asked for.
-    pub(super) async fn follow(&self, mut reader: Reader<Found>) -> Infallible {
+    pub(super) async fn follow(&self, mut following: Following) -> Infallible {
         if self.then == Then::Stop {
-            drop(reader);
+            drop(following);
             return std::future::pending().await;
         }
+        let mut turned = self.current.subscribe();
         loop {
-            let error = self.remember(&mut reader).await;
-            let what = error.as_ref().map_or_else(|| "it has ended".to_owned(), |error| chain(error));
-            if self.readiness.amiss(PART, &what) {
-                tracing::warn!(what, "other instances' events are not followed");
+            tokio::select! {
+                error = self.remember(&mut following.reader) => {
+                    let what = error.as_ref().map_or_else(|| "it has ended".to_owned(), |error| chain(error));
+                    if self.readiness.amiss(PART, &what) {
+                        tracing::warn!(what, "other instances' events are not followed");
+                    }
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                // Its sender is ours, and stays.
+                _ = turned.changed() => {
+                    if self.is_all(&following).await {
+                        continue;
+                    }
+                }
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
             // What is known already stays as it is, so that it is read as at the start.
             let again = patiently(PART, &self.readiness, || self.catch_up(), |_| true).await;
             if let Ok(again) = again {
-                reader = again;
+                following = again;
             }
         }
     }
 
-    async fn catch_up(&self) -> Result<Reader<Found>, kafka::Error> {
-        let began = Instant::now();
-        let topics: BTreeSet<&String> = self.current.iter().map(|(_, destination)| &destination.topic).collect();
+    /// Whether what is followed is what there is to follow now: the same events, in the same partitions.
+    async fn is_all(&self, following: &Following) -> bool {
+        let current = Arc::clone(&self.current.borrow());
+        *current == *following.current
+            && self.extents(&current).await.is_ok_and(|extents| partitions(&extents) == following.partitions)
+    }
+
+    async fn extents(&self, current: &Current) -> Result<Vec<Extent>, kafka::Error> {
+        let topics: BTreeSet<&String> = current.values().map(|destination| &destination.topic).collect();
         let since_ms = clock::now_ms() - i64::try_from(OLDEST.as_millis()).unwrap_or(i64::MAX);
-        let extents = self.client.extents(&self.group, topics.into_iter().cloned().collect(), since_ms).await?;
+        self.client.extents(&self.group, topics.into_iter().cloned().collect(), since_ms).await
+    }
+
+    async fn catch_up(&self) -> Result<Following, kafka::Error> {
+        let began = Instant::now();
+        let current = Arc::clone(&self.current.borrow());
+        let extents = self.extents(&current).await?;
+        let partitions = partitions(&extents);
         let (extents, cut) = shares(extents, self.max_entries);
-        let mut finder = Finder::new(Arc::clone(&self.memory), self.current.iter().cloned(), cut);
+        let mut finder = Finder::new(Arc::clone(&self.memory), (*current).clone(), cut);
         let look = move |record: &kafka::Glimpse<'_>| finder.find(record);
         let mut reader = Reader::start(&self.client, &self.group, extents, self.then, look)?;
         while let Some(event) = reader.next().await {
@@ -105,7 +140,7 @@ impl Tail {
                 Event::CaughtUp => {
                     let (seconds, entries) = (began.elapsed().as_secs_f64(), self.memory.reach().entries);
                     tracing::info!(entries, seconds, "what the event topics end with is remembered");
-                    return Ok(reader);
+                    return Ok(Following { reader, current, partitions });
                 }
                 Event::Ended(Some(error)) => return Err(error),
                 Event::Ended(None) => break,
@@ -144,4 +179,16 @@ impl Tail {
             Event::CaughtUp | Event::Ended(_) => {}
         }
     }
+}
+
+fn current(events: &BTreeMap<String, CompiledEvent>, ids: &HashMap<String, u32>) -> Current {
+    let current = events.iter().filter_map(|(event_type, event)| {
+        let id = ids.get(event_type)?;
+        Some((event_type.clone(), destination(&event.schema, *id)))
+    });
+    current.collect()
+}
+
+fn partitions(extents: &[Extent]) -> BTreeSet<TopicPartition> {
+    extents.iter().map(|extent| extent.at.clone()).collect()
 }

@@ -14,19 +14,24 @@ pub(super) fn run(common: &Common, err: &mut dyn Write) -> io::Result<Exit> {
     if let Some(exit) = logging(common, "info", err)? {
         return Ok(exit);
     }
-    let compiled = match compiled(common, err)? {
-        Ok(compiled) => compiled,
-        Err(exit) => return Ok(exit),
-    };
     let runtime = Runtime::new()?;
     let ended = runtime.block_on(async {
+        // Before the file is read: until then a SIGHUP, which asks for nothing but a reload, would end the process.
         let stop = on_signals()?;
         let (ask, reloads) = Reloads::of(&common.config);
         on_hangup(ask)?;
+        let compiled = match compiled(common, err)? {
+            Ok(compiled) => compiled,
+            Err(exit) => return Ok(Err(exit)),
+        };
         let mode = Mode { real_cluster: true, observer: None, reloads: Some(reloads) };
-        Ok::<_, io::Error>(app::run(compiled, mode, stop).await)
+        Ok::<_, io::Error>(Ok(app::run(compiled, mode, stop).await))
     })?;
     finish(runtime);
+    let ended = match ended {
+        Ok(ended) => ended,
+        Err(exit) => return Ok(exit),
+    };
     match ended {
         Ok(()) => Ok(Exit::Fine),
         Err(error) => {

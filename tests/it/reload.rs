@@ -448,3 +448,58 @@ events:
     owner: it@example.com
     key: .customer_id
 ";
+
+// === What other instances write ===
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_a_reload_adds_is_followed_in_what_other_instances_write() {
+    let setup = |name| Setup { more_ingest: "  dedupe: { scope: cluster, max_entries: 50000 }\n", ..Setup::new(name) };
+    let one = setup("reload-follow-one");
+    let mut other = setup("reload-follow-other");
+    other.prefix.clone_from(&one.prefix);
+    let one = Changing::start(one).await;
+    let other = Changing::start(other).await;
+    for changing in [&one, &other] {
+        changing.reload(&with(&changing.yaml, "\nevents:\n", NEW_EVENT), "applied").await;
+    }
+    let body = br#"{"type": "order_returned", "data": {"customer_id": "c"}}"#;
+    let request = senders::standard("shop", "returned", body);
+    let first = Receipt::of(&one.bridge.post(&request).await);
+    assert_eq!(first.status(), "accepted", "{}", first.0);
+    eventually("the other to have read it", RELOADED_WITHIN, async || {
+        (other.bridge.metrics().await.sum("hookbridge_dedupe_entries", &[]) > 0.5).then_some(())
+    })
+    .await;
+    let again = Receipt::of(&other.bridge.post(&request).await);
+    assert_eq!((again.status(), again.place()), ("duplicate", first.place()), "{}", again.0);
+}
+
+// === Asked for before anything stands ===
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_that_is_asked_for_while_the_file_is_read_comes_once_the_line_stands() {
+    let setup = Setup::new("reload-early");
+    let (file, pipe) = (setup.folder.join("early.yaml"), setup.folder.join("pipe"));
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("`mkfifo` starts");
+    assert!(made.success());
+    fs::rename(&pipe, &file).unwrap();
+    let yaml = setup.yaml();
+    let bridge = Bridge::start_with(setup, "early.yaml");
+    // Opened once the bridge reads it, and then the bridge waits for what stands in it.
+    let writing = {
+        let file = file.clone();
+        tokio::task::spawn_blocking(move || fs::File::options().write(true).open(file)).await.unwrap()
+    };
+    let mut writing = writing.unwrap();
+    fs::write(&pipe, &yaml).unwrap();
+    fs::rename(&pipe, &file).unwrap();
+    bridge.ask_to_reload();
+    std::io::Write::write_all(&mut writing, yaml.as_bytes()).unwrap();
+    drop(writing);
+    bridge.wait_ready().await;
+    eventually("the reload", RELOADED_WITHIN, async || {
+        let applied = bridge.metrics().await.sum("hookbridge_config_reloads_total", &[("result", "applied")]);
+        (applied > 0.5).then_some(())
+    })
+    .await;
+}
