@@ -24,49 +24,45 @@ mod bare;
 mod harness;
 #[path = "ingest/load.rs"]
 mod load;
-#[path = "ingest/process.rs"]
-mod process;
 #[path = "ingest/rounds.rs"]
 mod rounds;
+#[allow(dead_code, reason = "each bench uses a part of it")]
+mod shared;
 #[path = "ingest/world.rs"]
 mod world;
 
 use std::time::Duration;
 
 use self::rounds::{Limits, Plan};
+use self::shared::Arguments;
 
 /// 60 s at 5,000 events/s stay below this, whatever the machine.
 const MEMORY_MIB: f64 = 100.0;
 
 fn main() {
-    let args: Vec<String> = std::env::args().collect();
-    let has = |flag: &str| args.iter().any(|arg| arg == flag);
-    let number = |flag: &str| {
-        let at = args.iter().position(|arg| arg == flag)?;
-        Some(args.get(at + 1)?.parse::<u64>().expect("a number"))
-    };
-    if let Some(at) = args.iter().position(|arg| arg == "--bare") {
+    let args = Arguments::read();
+    if let Some([address, bootstrap, topic, ..]) = args.behind("--bare") {
         // This same binary is the bare candidate: nothing else to build.
-        return bare::serve(args[at + 1].parse().expect("an address"), &args[at + 2], &args[at + 3]);
+        return bare::serve(address.parse().expect("an address"), bootstrap, topic);
     }
-    let broker = number("--broker").map(|pid| pid as u32);
-    if has("--memory") {
-        let run = Duration::from_secs(number("--seconds").unwrap_or(60));
+    let broker = args.broker();
+    if args.has("--memory") {
+        let run = Duration::from_secs(args.number("--seconds").unwrap_or(60));
         std::process::exit(rounds::memory(broker, run, 5_000, MEMORY_MIB));
     }
-    if has("--attack") {
-        std::process::exit(attack::run(broker, Duration::from_secs(number("--seconds").unwrap_or(10))));
+    if args.has("--attack") {
+        std::process::exit(attack::run(broker, Duration::from_secs(args.number("--seconds").unwrap_or(10))));
     }
-    let mut plan = if has("--smoke") {
+    let mut plan = if args.has("--smoke") {
         // Too short to judge by: the gates are left far open, and the count is what is checked.
         Plan { rounds: 1, run: Duration::from_secs(2), limits: Limits { rate: 0.3, cpu: 4.0, p50: 4.0 } }
     } else {
         Plan { rounds: 5, run: Duration::from_secs(10), limits: Limits { rate: 0.75, cpu: 1.8, p50: 1.3 } }
     };
-    if let Some(rounds) = number("--rounds") {
+    if let Some(rounds) = args.number("--rounds") {
         plan.rounds = rounds as usize;
     }
-    if let Some(seconds) = number("--seconds") {
+    if let Some(seconds) = args.number("--seconds") {
         plan.run = Duration::from_secs(seconds);
     }
     std::process::exit(rounds::run(broker, &plan));

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::harness::attack::{Attack, Kind};
 use crate::load::{self, Seen};
-use crate::process;
 use crate::rounds::signed_requests;
+use crate::shared::process;
 use crate::world::{Running, World};
 
 const RATE: u32 = 500;

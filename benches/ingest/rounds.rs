@@ -11,7 +11,7 @@ use hookbridge::ingest::verify::{self, Message};
 use http::HeaderMap;
 
 use crate::load::{self, Requests, Seen};
-use crate::process;
+use crate::shared::{median, process};
 use crate::world::{Running, SECRET, World};
 
 const BODIES: usize = 10_000;
@@ -223,9 +223,4 @@ pub(crate) fn signed_requests() -> Requests {
         request
     });
     Arc::new(requests.collect())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
