@@ -167,9 +167,11 @@ async fn deals(bridge: &Bridge, number: usize) {
         )
     };
     let body =
-        [event(0, "deal.creation", "1.00"), event(1, "deal.creation", "a lot"), event(2, "contact.creation", "")].join(",");
+        [event(0, "deal.creation", "1.00"), event(1, "deal.creation", "a lot"), event(2, "contact.creation", "")]
+            .join(",");
     let answer = bridge.post(&senders::hubspot("hub", format!("[{body}]").as_bytes())).await;
-    let statuses: Vec<Value> = answer.json()["events"].as_array().unwrap().iter().map(|one| one["status"].clone()).collect();
+    let statuses: Vec<Value> =
+        answer.json()["events"].as_array().unwrap().iter().map(|one| one["status"].clone()).collect();
     assert_eq!(statuses, ["accepted", "quarantined", "quarantined"], "{}", answer.text());
 }
 
@@ -210,7 +212,11 @@ async fn what_has_become_valid_leaves_quarantine_once_and_the_rest_stays() {
     setup.write();
     let rehearsed = with(setup, &["quarantine", "replay", "hub", &place, "--dry-run"]).await;
     assert_eq!(rehearsed.code, Some(1), "one of its events is still wrong: {}{}", rehearsed.out, rehearsed.err);
-    assert!(rehearsed.out.contains("#1 would be published: order_placed 33:12:11:1:1767225599616 to "), "{}", rehearsed.out);
+    assert!(
+        rehearsed.out.contains("#1 would be published: order_placed 33:12:11:1:1767225599616 to "),
+        "{}",
+        rehearsed.out
+    );
     assert_eq!(published(setup).len(), REQUESTS, "a rehearsal publishes nothing");
     let replayed = with(setup, &["quarantine", "replay", "hub", &place, "--json"]).await;
     assert_eq!(replayed.code, Some(1), "{}{}", replayed.out, replayed.err);
@@ -240,7 +246,11 @@ async fn what_has_become_valid_leaves_quarantine_once_and_the_rest_stays() {
     assert_eq!(published(setup).len(), 2 * REQUESTS);
 
     let topic = setup.topic("events.order_placed");
-    let record = services().read(&[&topic]).into_iter().find(|record| record.header("ce_id") == Some("33:12:11:1:1767225599616")).unwrap();
+    let record = services()
+        .read(&[&topic])
+        .into_iter()
+        .find(|record| record.header("ce_id") == Some("33:12:11:1:1767225599616"))
+        .unwrap();
     let lineage = record.header("hookbridge-replayed-from").expect("where it was");
     assert_eq!(lineage, format!("{}/{place}#1", setup.topic("quarantine.hub")));
     let tail = with(setup, &["tail", "quarantine.hub", "--from-beginning"]).await;
@@ -337,12 +347,17 @@ async fn a_paused_sink_sends_nothing_over_a_restart_and_a_database_is_read_for_a
     let planned = with(setup, &["sink", "rewind", "warehouse", "--from-beginning", "--dry-run"]).await;
     assert_eq!((planned.code, rows(&database).await), (Some(0), 0), "{}{}", planned.out, planned.err);
     assert!(planned.out.contains("5 -> 0, 5 offset(s)"), "{}", planned.out);
-    assert_eq!(with(setup, &["sink", "rewind", "warehouse", "--from-beginning"]).await.code, Some(2), "nobody was asked");
+    assert_eq!(
+        with(setup, &["sink", "rewind", "warehouse", "--from-beginning"]).await.code,
+        Some(2),
+        "nobody was asked"
+    );
     let back = with(setup, &["sink", "rewind", "warehouse", "--from-beginning", "--yes"]).await;
     assert_eq!(back.code, Some(0), "{}{}", back.out, back.err);
     wait_rows(&database, 5).await;
     // And once more with the rows there: they stay single.
-    let offsets = "SELECT sum(next_offset)::bigint FROM hookbridge_offsets WHERE sink = 'warehouse' AND next_offset > 0";
+    let offsets =
+        "SELECT sum(next_offset)::bigint FROM hookbridge_offsets WHERE sink = 'warehouse' AND next_offset > 0";
     let again = with(setup, &["sink", "rewind", "warehouse", "--since", "1h", "--yes"]).await;
     assert_eq!(again.code, Some(0), "{}{}", again.out, again.err);
     eventually("the end", SOON, async || {
