@@ -144,6 +144,13 @@ impl Context {
         &self.sink
     }
 
+    /// Waits, for a while, for receipts on their way.
+    pub(super) async fn flush(&self) {
+        if let Some(registrar) = &self.registrar {
+            registrar.flush().await;
+        }
+    }
+
     /// Attempts a batch of consecutive records; gives what became of it, and its class for the metrics.
     ///
     /// What is left out and what is dead is written down before the sink moves its offset past it, and what was delivered

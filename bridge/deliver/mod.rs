@@ -242,6 +242,7 @@ pub async fn run(worker: Worker, mut stop: watch::Receiver<bool>) -> Result<(), 
             if let Action::Finish { commit } = action {
                 crew.tasks.abort_all();
                 leave(&sink, &mut consumer, commit).await;
+                crew.context.flush().await;
                 return Ok(());
             }
             crew.act(action);

@@ -25,6 +25,9 @@ const LIMITS: Limits = Limits { max_in_flight_bytes: 16 << 20, max_in_flight_rec
 /// Longer than a leader's election takes; the batch is attempted again after it.
 const DEADLINE: Duration = Duration::from_secs(20);
 
+/// For receipts that are on their way when the worker stops; what it does not suffice for may be missing.
+const FLUSH: Duration = Duration::from_secs(2);
+
 /// Writes down what became of records.
 pub struct Registrar {
     names: Names,
@@ -81,6 +84,12 @@ impl Registrar {
                 tracing::debug!(error = chain(&error), "receipts of deliveries are left out");
                 return;
             }
+        }
+    }
+
+    pub(super) async fn flush(&self) {
+        if let Err(error) = self.publisher.flush(FLUSH).await {
+            tracing::info!(error = chain(&error), "receipts of deliveries are left out");
         }
     }
 

@@ -41,13 +41,16 @@ const MAX_NAMED: usize = 5;
 /// The part of a topic's name that stands for the event type.
 const PLACEHOLDER: &str = "{event_type}";
 
+/// By topic and the writer schema's id.
+type Outputs = HashMap<(Arc<str>, u32), Arc<Output>>;
+
 /// A sink that writes to topics of its own.
 #[derive(Debug)]
 pub struct Kafka {
     /// Full names, by event type.
     topics: BTreeMap<String, Arc<str>>,
     registry: Registry,
-    outputs: Mutex<HashMap<(Arc<str>, u32), Arc<Output>>>,
+    outputs: Mutex<Outputs>,
     /// Whoever meets a schema first asks the registry, and the others wait for the answer instead of asking as well.
     preparing: tokio::sync::Mutex<()>,
 }
@@ -126,7 +129,7 @@ impl Kafka {
         Ok(Output::new(Arc::clone(topic), id, self.registry.address_of(id), writer.id, &writer.text, &writer.schema))
     }
 
-    fn outputs(&self) -> MutexGuard<'_, HashMap<(Arc<str>, u32), Arc<Output>>> {
+    fn outputs(&self) -> MutexGuard<'_, Outputs> {
         self.outputs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -21,6 +21,7 @@ mod harness;
 mod http_sink;
 mod kafka_edge;
 mod kafka_read;
+mod kafka_sink;
 mod load;
 mod postgres_dead;
 mod postgres_sink;

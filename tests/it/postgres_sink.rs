@@ -482,6 +482,26 @@ async fn a_commit_without_an_answer_is_settled_by_the_offset_row() {
 }
 
 #[tokio::test]
+async fn every_session_has_limits_so_that_nothing_waits_for_ever() {
+    let database = database().await;
+    let client = database.connect().await;
+    let sink = sink(&database.url, Ddl::Evolve);
+    let mut row = sink.claim(&at(0), None).await.unwrap();
+    sink.deliver(&mut row, &at(0), &orders(0..1)).await;
+    // Only the session itself can say.
+    let spy = r#"CREATE FUNCTION spy() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            NEW.customer_id := concat_ws(' ', current_setting('lock_timeout'), current_setting('statement_timeout'),
+                current_setting('idle_in_transaction_session_timeout'));
+            RETURN NEW; END $$;
+        CREATE TRIGGER spy BEFORE INSERT ON "order" FOR EACH ROW EXECUTE FUNCTION spy()"#;
+    client.batch_execute(spy).await.unwrap();
+    let batch = orders(1..2);
+    assert_eq!(sink.deliver(&mut row, &at(0), &batch).await, whole(&batch));
+    let query = r#"SELECT customer_id FROM "order" WHERE hb_offset = 1"#;
+    assert_eq!(client.query_one(query, &[]).await.unwrap().get::<_, String>(0), "5s 20s 10s");
+}
+
+#[tokio::test]
 async fn sessions_that_the_server_ends_are_opened_again() {
     let database = database().await;
     let client = database.connect().await;

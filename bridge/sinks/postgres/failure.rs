@@ -109,8 +109,10 @@ enum Class {
 
 fn class_of(code: &str) -> Class {
     match code.get(..2).unwrap_or_default() {
-        // Data exception; integrity constraint; program limit (a value too large for an index, JSON too deep).
-        "22" | "23" | "54" => Class::Data,
+        // Data exception; integrity constraint.
+        "22" | "23" => Class::Data,
+        // Program limit: a value too large for an index. The rest of its class is of statements and tables, not of a row.
+        "54" if code == "54000" => Class::Data,
         // Connection; transaction state (25006, read-only: a standby that is about to be promoted); rollback; resources
         // (disk full, too many connections); object not in state (lock_timeout); operator intervention (statement
         // timeout, shutdown, starting up); system; internal. 0A: a plan that an ALTER by somebody else has outdated.
@@ -148,6 +150,8 @@ mod tests {
             ("22003", Class::Data),
             ("23502", Class::Data),
             ("54000", Class::Data),
+            ("54001", Class::Misconfigured),
+            ("54011", Class::Misconfigured),
             ("08006", Class::Transient),
             ("25006", Class::Transient),
             ("40001", Class::Transient),
