@@ -247,6 +247,8 @@ const PURE: &[&str] = &[
     "bridge/kafka/transact/batch",
     "bridge/kafka/transact/doubt",
     "bridge/deliver/receipt",
+    "bridge/replay/dead",
+    "bridge/replay/quarantine",
     "bridge/deliver/breaker",
     "bridge/deliver/keys",
     "bridge/deliver/machine",
@@ -300,6 +302,11 @@ fn pure_rules_do_no_io_and_read_no_clock() {
 const APART: &[(&str, &[&str], &str)] = &[
     ("bridge/ingest", &["deliver", "sinks", "app"], "stages meet in Kafka, not in each other"),
     ("bridge/deliver", &["ingest", "app"], "stages meet in Kafka, not in each other"),
+    (
+        "bridge/replay",
+        &["ingest", "app", "cli"],
+        "what was set aside is known from Kafka alone; who makes events of it again is ingest",
+    ),
     (
         "bridge/sinks",
         &["ingest", "app"],

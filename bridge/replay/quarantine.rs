@@ -306,30 +306,30 @@ mod tests {
     #[test]
     fn marks_take_what_is_done_from_what_is_wanted() {
         let all = quarantine([mark(4, 3, &[2]), request(4, Some(("3", "[0,2]")))]);
-        let first = all.in_order()[0];
-        assert_eq!((all.standing(first), all.wanted(first, 3, false)), (Standing::Partly, Some([0].into())));
+        let one = all.in_order()[0];
+        assert_eq!((all.standing(one), all.wanted(one, 3, false)), (Standing::Partly, Some([0].into())));
         let all = quarantine([request(4, Some(("3", "[0,2]"))), mark(4, 3, &[2]), mark(4, 3, &[0])]);
-        let first = all.in_order()[0];
-        assert_eq!((all.standing(first), all.wanted(first, 3, false)), (Standing::Replayed, Some([].into())));
+        let one = all.in_order()[0];
+        assert_eq!((all.standing(one), all.wanted(one, 3, false)), (Standing::Replayed, Some([].into())));
     }
 
     #[test]
     fn a_request_that_splits_into_another_number_is_refused_unless_all_of_it_is_wanted() {
         let all = quarantine([request(4, Some(("3", "[0,2]")))]);
-        let first = all.in_order()[0];
-        assert_eq!(all.wanted(first, 2, false), None);
-        assert_eq!(all.wanted(first, 2, true), Some([0, 1].into()));
-        assert_eq!(all.wanted(first, 3, true), Some([0, 2].into()), "it is as it was");
+        let one = all.in_order()[0];
+        assert_eq!(all.wanted(one, 2, false), None);
+        assert_eq!(all.wanted(one, 2, true), Some([0, 1].into()));
+        assert_eq!(all.wanted(one, 3, true), Some([0, 2].into()), "it is as it was");
     }
 
     #[test]
     fn of_a_request_that_could_not_be_read_all_is_wanted_and_the_marks_hold_its_number() {
         let all = quarantine([request(4, None)]);
-        let first = all.in_order()[0];
-        assert_eq!(all.wanted(first, 2, false), Some([0, 1].into()));
+        let one = all.in_order()[0];
+        assert_eq!(all.wanted(one, 2, false), Some([0, 1].into()));
         let all = quarantine([request(4, None), mark(4, 2, &[1])]);
-        let first = all.in_order()[0];
-        assert_eq!(all.standing(first), Standing::Partly);
-        assert_eq!((all.wanted(first, 2, false), all.wanted(first, 3, false)), (Some([0].into()), None));
+        let one = all.in_order()[0];
+        assert_eq!(all.standing(one), Standing::Partly);
+        assert_eq!((all.wanted(one, 2, false), all.wanted(one, 3, false)), (Some([0].into()), None));
     }
 }

@@ -117,6 +117,55 @@ fn an_event_that_is_refused_holds_its_own_partition_only() {
 }
 
 #[test]
+fn an_operator_holds_every_partition_and_what_is_under_way_ends() {
+    let mut flow = started();
+    flow.step(Step::Records(vec![record(0, 0), record(0, 1)]), seconds(0), 0.5);
+    let actions = flow.step(Step::Paused(true), seconds(0), 0.5);
+    assert_eq!(actions, [Action::Pause(at(0)), Action::Pause(at(1))]);
+    assert_eq!(flow.state(), State::Paused);
+    let actions = flow.step(attempted(0, [0], Some((1, Halt::Answer(transient())))), seconds(0), 0.5);
+    assert!(attempts(&actions).is_empty());
+    flow.step(Step::Committed { offsets: vec![(at(0), next(1))], accepted: true }, seconds(0), 0.5);
+    assert!(attempts(&flow.step(Step::Tick, seconds(60), 0.5)).is_empty());
+    assert_eq!(flow.due(), None, "nothing is waited for but the operator");
+    let actions = flow.step(Step::Paused(false), seconds(60), 0.5);
+    assert_eq!(attempts(&actions), [(0, vec![1])]);
+    assert!(actions.contains(&Action::Resume(at(0))) && actions.contains(&Action::Resume(at(1))));
+}
+
+#[test]
+fn a_partition_that_comes_while_the_sink_is_held_is_claimed_and_paused() {
+    let mut flow = Flow::new(LIMITS, 3);
+    flow.step(Step::Paused(true), seconds(0), 0.5);
+    let assigned = Step::Assigned { epoch: EPOCH, partitions: vec![(at(0), None)] };
+    assert_eq!(flow.step(assigned, seconds(0), 0.5).len(), 1, "it is claimed");
+    let claimed = Step::Claimed { at: at(0), epoch: EPOCH, claimed: Ok(Claim::Group) };
+    let start = Action::Start { at: at(0), epoch: EPOCH, start: StartAt::CommittedOrEarliest };
+    assert_eq!(flow.step(claimed, seconds(0), 0.5), [start, Action::Pause(at(0))]);
+}
+
+#[test]
+fn a_partition_at_rest_looks_where_it_stands_once_it_was_put_back() {
+    let mut flow = started();
+    let row = |next| Ok(Claim::Row(Row::standing_at(next)));
+    flow.step(Step::Records(vec![record(0, 5)]), seconds(0), 0.5);
+    flow.step(attempted(0, [5], None), seconds(0), 0.5);
+    let actions = flow.step(Step::LookAgain, seconds(1), 0.5);
+    // Of the other one nothing was read: there is nothing to put back.
+    let confirm = |next| Action::Confirm { at: at(0), epoch: EPOCH, next };
+    assert!(actions.contains(&confirm(next(6))), "{actions:?}");
+    assert!(!actions.iter().any(|action| matches!(action, Action::Confirm { at: other, .. } if *other == at(1))));
+    let confirmed = Step::Confirmed { at: at(0), epoch: EPOCH, accepted: true };
+    let actions = flow.step(confirmed, seconds(1), 0.5);
+    assert!(actions.iter().any(|action| matches!(action, Action::Claim { .. })));
+    let actions = flow.step(Step::Claimed { at: at(0), epoch: EPOCH, claimed: row(2) }, seconds(1), 0.5);
+    assert!(
+        actions.contains(&Action::Start { at: at(0), epoch: EPOCH, start: StartAt::Offset(next(2)) }),
+        "{actions:?}"
+    );
+}
+
+#[test]
 fn offsets_are_committed_at_most_once_a_second_and_one_commit_at_a_time() {
     let mut flow = started();
     flow.step(Step::Records(vec![record(0, 0), record(1, 7)]), seconds(0), 0.5);
