@@ -159,7 +159,7 @@ impl Results {
              |---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
         );
         for row in Row::ALL {
-            for (seconds, runs) in by(&self.of(row), |run| run.seconds) {
+            for ((name, seconds), runs) in by(&self.of(row), |run| (run.row.clone(), run.seconds)) {
                 let sum = |of: fn(&Figures) -> usize| runs.iter().map(|run| of(&run.figures)).sum::<usize>();
                 let most = |of: fn(&Outcome) -> u64| runs.iter().map(|run| of(run)).max().unwrap_or_default();
                 let (found, seeds) = (runs.iter().map(|run| run.found).sum::<usize>(), seeds(&runs));
@@ -168,8 +168,7 @@ impl Results {
                 commits.dedup();
                 let _ = writeln!(
                     text,
-                    "| {} | {} | {} ({seconds}) | {} | {} | {} | {} | {} | {} | {} | {found} | {seeds} | {} |",
-                    row.name(),
+                    "| {name} | {} | {} ({seconds}) | {} | {} | {} | {} | {} | {} | {} | {found} | {seeds} | {} |",
                     row.what(),
                     runs.len(),
                     sum(|figures| figures.faults),
@@ -212,8 +211,34 @@ impl Results {
                 counted(|counted| counted.uncertain),
             );
         }
+        self.vendor(&mut text);
         self.seeded_bugs(&mut text);
         text
+    }
+
+    fn vendor(&self, text: &mut String) {
+        text.push_str(
+            "\n### The vendor\n\n| row | events | calls | repeated, with the same `webhook-id` | dead letters | lost | doubled |\n\
+             |---|---|---|---|---|---|---|\n",
+        );
+        for row in Row::ALL {
+            let runs: Vec<&Outcome> = self.of(row).into_iter().filter(|run| run.figures.calls > 0).collect();
+            if runs.is_empty() {
+                continue;
+            }
+            let sum = |of: fn(&Figures) -> usize| runs.iter().map(|run| of(&run.figures)).sum::<usize>();
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {} | {} | {} |",
+                row.name(),
+                sum(|figures| figures.events),
+                sum(|figures| figures.calls),
+                sum(|figures| figures.repeated_calls),
+                sum(|figures| figures.dead),
+                sum(|figures| figures.lost),
+                sum(|figures| figures.doubled),
+            );
+        }
     }
 
     fn seeded_bugs(&self, text: &mut String) {
@@ -230,9 +255,10 @@ impl Results {
         }
     }
 
-    /// The published runs of a row: without a seeded bug.
+    /// The published runs of a row, with an HTTP sink and without: those that have no seeded bug.
     fn of(&self, row: Row) -> Vec<&Outcome> {
-        self.all.iter().filter(|run| run.row == row.name() && run.bug.is_none()).collect()
+        let is_of = |run: &&Outcome| run.bug.is_none() && run.row.trim_end_matches("+http") == row.name();
+        self.all.iter().filter(is_of).collect()
     }
 }
 
