@@ -137,7 +137,7 @@ mod tests {
     fn a_password_of_kafka_needs_a_restart_and_is_not_shown() {
         let file = |password| format!("kafka:\n  librdkafka: {{ sasl.username: me, sasl.password: {password} }}\n");
         let told = told(&file("old-secret"), &file("new-secret"));
-        let place = "h.yaml:2:54: kafka.librdkafka.sasl.password: is not what this process was started with";
+        let place = "h.yaml:2:51: kafka.librdkafka.sasl.password: is not what this process was started with";
         assert!(told.len() == 1 && told[0].starts_with(place), "{told:?}");
         assert!(told[0].ends_with("restart to change it") && !told[0].contains("-secret"), "{told:?}");
     }

@@ -120,7 +120,7 @@ pub(super) async fn whenever_asked(
         match reload(&reloads.file, &in_force, parts, running).await {
             Ok((next, reloaded)) => {
                 in_force = next;
-                tail.turn_to(&in_force.events, &in_force.ids);
+                tail.turn_to(&in_force);
                 parts.metrics().config_reloads.with_label_values(&["applied"]).inc();
                 parts.readiness().well(PART);
                 let Reloaded { events, versions, sources, sinks } = reloaded;

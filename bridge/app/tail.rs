@@ -10,16 +10,19 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::compile::{Compiled, CompiledEvent};
+use super::in_force::InForce;
 use super::readiness::{Readiness, Step};
 use super::sources::destination;
 use super::start::{LOOK_AGAIN, patiently};
 use super::{Error, Parts, kafka};
 use crate::causes::chain;
 use crate::clock;
-use crate::config::DedupeScope;
+use crate::config::{Config, DedupeScope};
 use crate::ingest::dedupe::{Destination, Finder, Found, Memory, shares};
 use crate::kafka::read::Event;
 use crate::kafka::{Client, Extent, Reader, Then, TopicPartition};
+use crate::schema::registry::Registry;
+use crate::schema::{EventSchema, files};
 
 /// How far back a start looks. Providers repeat soonest after what went wrong, so that a day has nearly all of them;
 /// sinks remember a delivery for a day by default, too.
@@ -27,8 +30,13 @@ const OLDEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// What `/readyz` and the log call it.
 const PART: &str = "dedupe tail";
 
-/// By event type, where events go and as what.
-type Current = BTreeMap<String, Destination>;
+/// What is in force.
+struct Current {
+    /// By event type, where events go and as what.
+    written: BTreeMap<String, Destination>,
+    /// The other versions of their schemas, which topics may hold.
+    others: Vec<EventSchema>,
+}
 
 /// What is read, and from where.
 pub(super) struct Following {
@@ -40,8 +48,9 @@ pub(super) struct Following {
 /// The end of the event topics: at most as many records as the memory has entries, and none older than [`OLDEST`].
 pub(super) struct Tail {
     client: Client,
+    registry: Registry,
     group: String,
-    /// By event type, what is written today: a reload may change it.
+    /// A reload may change it.
     current: watch::Sender<Arc<Current>>,
     max_entries: usize,
     then: Then,
@@ -54,8 +63,9 @@ impl Tail {
         let dedupe = compiled.config.ingest.dedupe;
         Self {
             client: parts.client().clone(),
+            registry: parts.registry().clone(),
             group: format!("{}hookbridge.reader", compiled.config.kafka.topic_prefix),
-            current: watch::Sender::new(Arc::new(current(&compiled.events, ids))),
+            current: watch::Sender::new(Arc::new(Current::of(&compiled.config, &compiled.events, ids))),
             max_entries: dedupe.max_entries,
             then: match dedupe.scope {
                 DedupeScope::Instance => Then::Stop,
@@ -78,8 +88,9 @@ impl Tail {
     }
 
     /// A reload has put other events in force: what it has added is followed from now on.
-    pub(super) fn turn_to(&self, events: &BTreeMap<String, CompiledEvent>, ids: &HashMap<String, u32>) {
-        self.current.send_replace(Arc::new(current(events, ids)));
+    pub(super) fn turn_to(&self, in_force: &InForce) {
+        let InForce { config, events, ids } = in_force;
+        self.current.send_replace(Arc::new(Current::of(config, events, ids)));
     }
 
     /// Follows other instances for as long as the bridge runs, where that is asked for.
@@ -116,12 +127,12 @@ impl Tail {
     /// Whether what is followed is what there is to follow now: the same events, in the same partitions.
     async fn is_all(&self, following: &Following) -> bool {
         let current = Arc::clone(&self.current.borrow());
-        *current == *following.current
+        current.written == following.current.written
             && self.extents(&current).await.is_ok_and(|extents| partitions(&extents) == following.partitions)
     }
 
     async fn extents(&self, current: &Current) -> Result<Vec<Extent>, kafka::Error> {
-        let topics: BTreeSet<&String> = current.values().map(|destination| &destination.topic).collect();
+        let topics: BTreeSet<&String> = current.written.values().map(|destination| &destination.topic).collect();
         let since_ms = clock::now_ms() - i64::try_from(OLDEST.as_millis()).unwrap_or(i64::MAX);
         self.client.extents(&self.group, topics.into_iter().cloned().collect(), since_ms).await
     }
@@ -132,7 +143,9 @@ impl Tail {
         let extents = self.extents(&current).await?;
         let partitions = partitions(&extents);
         let (extents, cut) = shares(extents, self.max_entries);
-        let mut finder = Finder::new(Arc::clone(&self.memory), (*current).clone(), cut);
+        let written = current.written.iter().map(|(event_type, destination)| (event_type.clone(), destination.clone()));
+        let known: Vec<_> = written.chain(self.others(&current).await).collect();
+        let mut finder = Finder::new(Arc::clone(&self.memory), known, cut);
         let look = move |record: &kafka::Glimpse<'_>| finder.find(record);
         let mut reader = Reader::start(&self.client, &self.group, extents, self.then, look)?;
         while let Some(event) = reader.next().await {
@@ -148,6 +161,23 @@ impl Tail {
             }
         }
         Err(kafka::Error::Stopped { role: "reader" })
+    }
+
+    /// What the registry knows of other versions, so that the answer to a repeat can name one. It is not worth waiting
+    /// for: a version that is not known goes unnamed.
+    async fn others(&self, current: &Current) -> Vec<(String, Destination)> {
+        let mut known = Vec::new();
+        for schema in &current.others {
+            match self.registry.lookup(schema).await {
+                Ok(Some(found)) => known.push((schema.event_type.clone(), destination(schema, found.id))),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(error = chain(&error), "older schemas go unnamed");
+                    break;
+                }
+            }
+        }
+        known
     }
 
     /// Takes what comes until the reader ends, and says why it has.
@@ -181,12 +211,15 @@ impl Tail {
     }
 }
 
-fn current(events: &BTreeMap<String, CompiledEvent>, ids: &HashMap<String, u32>) -> Current {
-    let current = events.iter().filter_map(|(event_type, event)| {
-        let id = ids.get(event_type)?;
-        Some((event_type.clone(), destination(&event.schema, *id)))
-    });
-    current.collect()
+impl Current {
+    fn of(config: &Config, events: &BTreeMap<String, CompiledEvent>, ids: &HashMap<String, u32>) -> Self {
+        let written = events.iter().filter_map(|(event_type, event)| {
+            let id = ids.get(event_type)?;
+            Some((event_type.clone(), destination(&event.schema, *id)))
+        });
+        let others = events.values().flat_map(|event| files::others(&config.schemas, &event.schema));
+        Self { written: written.collect(), others: others.collect() }
+    }
 }
 
 fn partitions(extents: &[Extent]) -> BTreeSet<TopicPartition> {

@@ -1,5 +1,7 @@
 //! Reads `schemas/<category>/<event_type>/<version>.avsc` and the shared types in `schemas/common/`.
 
+mod others;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
@@ -13,6 +15,8 @@ use super::inline::{self, compact, full_name, inline};
 use super::{EventSchema, Reference, shape};
 use crate::causes::chain;
 use crate::config::{EventDef, Location, SchemaVersion};
+
+pub use self::others::others;
 
 /// The folder of the types that events share.
 pub const COMMON: &str = "common";

@@ -71,20 +71,23 @@ struct Kind {
 }
 
 impl Finder {
-    /// `current`: of every event type that is configured, where it goes and as what. Records of others are of no use:
-    /// no request can bring such an event. `cut`: the partitions that [`shares`] has cut.
+    /// `known`: of every event type that is configured, where it goes and as what, and after that what is known of its
+    /// other schemas. Records of other types are of no use: no request can bring such an event. `cut`: the partitions
+    /// that [`shares`] has cut.
     #[must_use]
     pub fn new(
         memory: Arc<Memory>,
-        current: impl IntoIterator<Item = (String, Destination)>,
+        known: impl IntoIterator<Item = (String, Destination)>,
         cut: Vec<TopicPartition>,
     ) -> Self {
-        let events = current.into_iter().map(|(event_type, destination)| {
-            let destinations = vec![(destination.schema_id, memory.destination(&destination))];
+        let mut events: HashMap<String, Kind> = HashMap::new();
+        for (event_type, destination) in known {
+            let id = (destination.schema_id, memory.destination(&destination));
             let Destination { topic, subject, .. } = destination;
-            (event_type, Kind { topic, subject, destinations })
-        });
-        Self { events: events.collect(), memory, cut }
+            let kind = events.entry(event_type).or_insert_with(|| Kind { topic, subject, destinations: Vec::new() });
+            kind.destinations.push(id);
+        }
+        Self { events, memory, cut }
     }
 
     /// `None` for a record that is none of ours.

@@ -223,14 +223,16 @@ async fn what_the_end_of_a_topic_holds_is_remembered() {
     let publisher = Publisher::start(&client, Limits::default()).unwrap();
     let first = publish(&publisher, "evt_1", "order_placed", 7, None).await;
     let old = publish(&publisher, "evt_2", "order_placed", 6, Some("0:spent")).await;
+    let older = publish(&publisher, "evt_5", "order_placed", 5, None).await;
     publish(&publisher, "evt_3", "nobody_knows", 7, None).await;
     publish(&publisher, "evt_1", "order_placed", 7, None).await;
 
     let (memory, orders, _metrics) = memory();
     let memory = Arc::new(memory);
-    let current = [("order_placed".to_owned(), destination_of_orders())];
+    let version_1 = Destination { version: Some(1), schema_id: 5, ..destination_of_orders() };
+    let known = [destination_of_orders(), version_1.clone()].map(|one| ("order_placed".to_owned(), one));
     let cut = vec![TopicPartition { topic: "orders".into(), partition: 0 }];
-    let mut finder = Finder::new(Arc::clone(&memory), current, cut);
+    let mut finder = Finder::new(Arc::clone(&memory), known, cut);
     let mut extents = client.extents("reader", vec!["orders".to_owned()], 0).await.unwrap();
     // The mock knows no times, and has nothing that is young enough.
     extents[0].start = NextOffset::stored(0);
@@ -243,7 +245,7 @@ async fn what_the_end_of_a_topic_holds_is_remembered() {
         }
     }
 
-    assert_eq!(memory.reach().entries, 3, "two events and a token");
+    assert_eq!(memory.reach().entries, 4, "three events and a token");
     assert_eq!(
         memory.reach().since,
         Some(memory.unread.load(Ordering::Relaxed)),
@@ -256,6 +258,10 @@ async fn what_the_end_of_a_topic_holds_is_remembered() {
     };
     let written = Destination { version: None, schema_id: 6, ..destination_of_orders() };
     assert_eq!((duplicate.position, &*duplicate.destination), (old, &written));
+    let Entry::Duplicate(duplicate) = memory.enter(Identity { id: "evt_5", ..ORDER }, None, orders, NOW_MS) else {
+        panic!("not remembered")
+    };
+    assert_eq!((duplicate.position, &*duplicate.destination), (older, &version_1), "a schema that the files know");
     let forged = Identity { id: "evt_4", ..ORDER };
     assert!(matches!(memory.enter(forged, Some(token("spent", 0)), orders, NOW_MS), Entry::Replayed));
 }

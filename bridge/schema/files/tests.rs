@@ -179,3 +179,26 @@ fn a_type_that_is_nowhere_and_a_folder_that_is_not_there_are_told() {
     let gone = load(&dir.path().join("nowhere"), &BTreeMap::new(), "").unwrap_err();
     assert!(matches!(gone[0].error, Error::Read(_)));
 }
+
+#[test]
+fn the_other_versions_of_an_event_are_known_the_newest_first() {
+    let place_2 =
+        ORDER.replace(r#""namespace": "e","#, r#""namespace": "e", "hookbridge.references": {"c.Place": 2},"#);
+    let dir = folder(&[
+        ("commerce/order_shipped/1.avsc", ORDER),
+        ("commerce/order_shipped/2.avsc", &place_2),
+        ("commerce/order_shipped/3.avsc", "{"),
+        ("commerce/order_shipped/10.avsc", ORDER),
+        ("common/place.avsc", PLACE),
+        ("common/place.2.avsc", PLACE_2),
+    ]);
+    let events = [event("commerce", SchemaVersion::Number(1), "order_shipped")].into_iter().collect();
+    let schemas = load(dir.path(), &events, "eu.").unwrap();
+    let others = others(dir.path(), &schemas[0]);
+    let versions: Vec<u32> = others.iter().map(|other| other.version).collect();
+    assert_eq!(versions, [10, 2], "what cannot be read is left out");
+    assert!(
+        others.iter().all(|other| other.subject == "eu.events.order_shipped-value" && other.topic == schemas[0].topic)
+    );
+    assert!(others[1].inlined.contains("floor") && !others[0].inlined.contains("floor"));
+}
