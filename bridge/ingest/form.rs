@@ -53,4 +53,16 @@ mod tests {
             assert_eq!(only(form, name), value.map(|text| text.as_bytes().to_vec()), "{name}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_form_is_read_and_what_was_escaped_comes_back(
+            soup in proptest::collection::vec(0u8.., 0..200), name in "[a-c%&=+]{0,3}", value in ".{0,20}",
+        ) {
+            let _ = only(&soup, &name);
+            let escaped = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+            let form = format!("{}={}", escaped(&name), escaped(&value));
+            proptest::prop_assert_eq!(only(form.as_bytes(), &name), Ok(value.into_bytes()));
+        }
+    }
 }

@@ -85,4 +85,15 @@ mod tests {
         }
         assert_ne!(traces.carry_on(None).as_bytes(), traces.carry_on(None).as_bytes());
     }
+
+    proptest::proptest! {
+        /// Whatever a sender writes, what goes on is well formed.
+        #[test]
+        fn any_bytes_are_carried_on_or_replaced(came in "[-0-9a-fA-F ]{0,60}", soup in proptest::collection::vec(0u8.., 0..70)) {
+            for bytes in [came.as_bytes(), &soup] {
+                let carried = Traces::default().carry_on(Some(bytes));
+                proptest::prop_assert!(is_well_formed(&carried.0));
+            }
+        }
+    }
 }

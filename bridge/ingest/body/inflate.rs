@@ -169,4 +169,27 @@ mod tests {
             assert_eq!(Coding::named(other), None);
         }
     }
+
+    proptest::proptest! {
+        /// Bytes from anybody, and compressed ones of which some are changed: refused, or within the bounds.
+        #[test]
+        fn any_bytes_are_inflated_within_the_bounds(
+            soup in proptest::collection::vec(0u8.., 0..300), plain in proptest::collection::vec(0u8..4, 0..5_000),
+            at in 0usize.., with in 0u8..,
+        ) {
+            const MAX: usize = 2_000;
+            let mut changed = gzip(&plain);
+            let place = at % changed.len();
+            changed[place] = with;
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            for (coding, sent) in [Coding::Gzip, Coding::Deflate].into_iter().flat_map(|coding| [(coding, &soup), (coding, &changed)]) {
+                let mut grown = 0;
+                let inflated = runtime.block_on(inflate(coding, sent, MAX, |bytes| { grown += bytes; Ok(()) }));
+                proptest::prop_assert!(grown <= MAX);
+                proptest::prop_assert!(inflated.is_err() || inflated.is_ok_and(|bytes| bytes.len() == grown));
+            }
+            let whole = runtime.block_on(inflate(Coding::Gzip, &gzip(&plain), plain.len(), |_| Ok(())));
+            proptest::prop_assert_eq!(whole, Ok(plain.into()));
+        }
+    }
 }

@@ -135,3 +135,58 @@ fn every_preset_compiles_and_prints_no_secret() {
         assert!(!format!("{made:?}").contains("token"), "{name}");
     }
 }
+
+/// What a query, a body or a header of a handshake is made of.
+const PIECES: &[&str] = &[
+    "hub.mode",
+    "=",
+    "&",
+    "subscribe",
+    "hub.verify_token",
+    "hub.challenge",
+    "%",
+    "%2E",
+    "+",
+    "a token",
+    "?",
+    "#",
+    "{",
+    "}",
+    "\"",
+    ":",
+    "\"type\"",
+    "\"url_verification\"",
+    "\"challenge\"",
+    "\"event\"",
+    "\"x\"",
+    "\\u00e9",
+    "[",
+    "]",
+    ",",
+    "1",
+    "null",
+];
+
+proptest::proptest! {
+    #[test]
+    fn nobody_without_the_token_is_echoed_anything_and_no_answer_is_longer_than_its_bound(
+        query in proptest::collection::vec(proptest::sample::select(PIECES), 0..14),
+        body in proptest::collection::vec(proptest::sample::select(PIECES), 0..20),
+        soup in proptest::collection::vec(0u8.., 0..60),
+    ) {
+        let (url, body) = (format!("/hooks/x?{}", query.concat()), body.concat().into_bytes());
+        let headers = HeaderMap::new();
+        for name in ["github", "meta", "slack"] {
+            let handshakes = compiled(&preset(name), Some("a token"));
+            let others = compiled(&preset(name), Some("another token"));
+            for (method, body) in [("GET", &body), ("POST", &body), ("POST", &soup)] {
+                let request = Request { method, url: &url, headers: &headers, body };
+                let unsigned = others.unsigned(&request);
+                proptest::prop_assert!(unsigned.is_none_or(|answer| answer == Answer::refused()));
+                for answer in handshakes.unsigned(&request).into_iter().chain(handshakes.signed(&request, &VERIFIED)) {
+                    proptest::prop_assert!(answer.body.len() <= MAX_ANSWER);
+                }
+            }
+        }
+    }
+}

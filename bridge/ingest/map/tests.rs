@@ -320,3 +320,146 @@ fn stripes_invoice_becomes_a_renewal() {
     );
     given.check(&[], &body("null", "manual"), &["unmapped"]);
 }
+
+/// The id, type and time that a preset finds in a request, or in one event of it.
+fn identified(preset: &str, headers: &[(&'static str, &str)], body: &str) -> [Option<String>; 3] {
+    let scheme = crate::catalog::preset(preset).unwrap();
+    let headers: HeaderMap =
+        headers.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect();
+    let find = |ids: &[String]| {
+        let mut given = Given::rules(false, &[("", "plain", "")]);
+        given.events.insert("plain".to_owned(), event(None, None));
+        given.scheme =
+            SourceScheme { event_id: ids.to_vec(), event_time: scheme.event_time.clone(), ..Default::default() };
+        match given.compile().unwrap().map(&headers, body.as_bytes()) {
+            Mapping::Events(events) => events.first().map(|found| (found.bare_id().to_owned(), found.time.clone())),
+            Mapping::Unmapped | Mapping::Failed(_) => None,
+        }
+    };
+    let found = find(&scheme.event_id);
+    let event_type = find(&scheme.event_type).map(|(event_type, _)| event_type);
+    let (id, time) = found.unzip();
+    [id, event_type, time.flatten()]
+}
+
+#[test]
+fn every_preset_finds_the_id_the_type_and_the_time_of_its_events() {
+    const AT: &str = "2026-01-01T00:00:00Z";
+    let new = &[("shopify-event-id", "e"), ("shopify-topic", "t"), ("shopify-triggered-at", AT)];
+    let both = [("x-shopify-event-id", "e"), ("x-shopify-webhook-id", "w"), ("x-shopify-topic", "t")];
+    let svix = [("svix-id", "m")];
+    let (github, zendesk) =
+        ([("x-github-delivery", "d"), ("x-github-event", "star")], [("x-zendesk-webhook-invocation-id", "i")]);
+    let cases: &[(&str, &[(&'static str, &str)], &str, [Option<&str>; 3])] = &[
+        ("github", &github, r#"{"action": "created"}"#, [Some("d"), Some("star"), None]),
+        ("github", &[], "{}", [None, None, None]),
+        ("shopify", new, "{}", [Some("e"), Some("t"), Some(AT)]),
+        ("shopify", &both, "{}", [Some("e"), Some("t"), None]),
+        ("shopify", &both[1..], "{}", [Some("w"), Some("t"), None]),
+        (
+            "stripe",
+            &[],
+            r#"{"id": "evt_1", "type": "invoice.paid", "created": 1767225600}"#,
+            [Some("evt_1"), Some("invoice.paid"), Some(AT)],
+        ),
+        ("stripe", &[], r#"{"id": null, "type": "x", "created": "soon"}"#, [None, Some("x"), None]),
+        (
+            "hubspot",
+            &[],
+            r#"{"eventId": 1, "subscriptionId": 2, "portalId": 3, "objectId": 4, "occurredAt": 1767225600000, "subscriptionType": "contact.creation", "attemptNumber": 7}"#,
+            [Some("3:2:1:4:1767225600000"), Some("contact.creation"), Some(AT)],
+        ),
+        ("hubspot", &[], r#"{"subscriptionType": "contact.creation"}"#, [None, Some("contact.creation"), None]),
+        (
+            "slack",
+            &[],
+            r#"{"event_id": "Ev1", "type": "event_callback", "event": {"type": "message"}, "event_time": 1767225600}"#,
+            [Some("Ev1"), Some("message"), Some(AT)],
+        ),
+        (
+            "slack",
+            &[],
+            r#"{"event_id": "Ev1", "type": "app_rate_limited"}"#,
+            [Some("Ev1"), Some("app_rate_limited"), None],
+        ),
+        (
+            "segment",
+            &[],
+            r#"{"messageId": "m", "type": "track", "event": "Order Completed", "timestamp": "2026-01-01T00:00:00Z"}"#,
+            [Some("m"), Some("track"), Some(AT)],
+        ),
+        (
+            "sendgrid",
+            &[],
+            r#"{"sg_event_id": "s", "event": "open", "timestamp": 1767225600}"#,
+            [Some("s"), Some("open"), Some(AT)],
+        ),
+        (
+            "typeform",
+            &[],
+            r#"{"event_id": "f", "event_type": "form_response", "form_response": {"submitted_at": "2026-01-01T00:00:00Z"}}"#,
+            [Some("f"), Some("form_response"), Some(AT)],
+        ),
+        (
+            "square",
+            &[],
+            r#"{"event_id": "q", "type": "payment.updated", "created_at": "2026-01-01T00:00:00Z"}"#,
+            [Some("q"), Some("payment.updated"), Some(AT)],
+        ),
+        (
+            "paddle",
+            &[],
+            r#"{"event_id": "p", "event_type": "transaction.completed", "occurred_at": "2026-01-01T00:00:00Z", "notification_id": "n"}"#,
+            [Some("p"), Some("transaction.completed"), Some(AT)],
+        ),
+        (
+            "zendesk",
+            &zendesk,
+            r#"{"zendesk_event_version": "2022-11-06", "id": "z", "type": "zen:event-type:ticket.created", "time": "2026-01-01T00:00:00Z"}"#,
+            [Some("z"), Some("zen:event-type:ticket.created"), Some(AT)],
+        ),
+        (
+            "zendesk",
+            &zendesk,
+            r#"{"id": "a ticket's", "subject": "of the user's own making"}"#,
+            [Some("i"), None, None],
+        ),
+        (
+            "mailgun",
+            &[],
+            r#"{"signature": {}, "event-data": {"id": "g", "event": "failed", "timestamp": 1767225600.25}}"#,
+            [Some("g"), Some("failed"), Some("2026-01-01T00:00:00.250Z")],
+        ),
+        (
+            "standard-webhooks",
+            &[("webhook-id", "m")],
+            r#"{"type": "a.b", "timestamp": "2026-01-01T00:00:00Z"}"#,
+            [Some("m"), Some("a.b"), Some(AT)],
+        ),
+        ("standard-webhooks", &svix, "{}", [Some("m"), None, None]),
+        (
+            "meta",
+            &[],
+            r#"{"field": "leadgen", "value": {"leadgen_id": "9", "created_time": 1767225600}}"#,
+            [Some("9"), Some("leadgen"), Some(AT)],
+        ),
+        (
+            "meta",
+            &[],
+            r#"{"field": "messages", "value": {"messages": [{"id": "w1"}, {"id": "w2"}]}, "parent": {"time": 1767225600}}"#,
+            [Some("w1,w2"), Some("messages"), Some(AT)],
+        ),
+        (
+            "meta",
+            &[],
+            r#"{"field": "messages", "value": {"statuses": [{"id": "w1", "status": "read"}]}}"#,
+            [Some("w1:read"), Some("messages"), None],
+        ),
+        ("meta", &[], r#"{"message": {"mid": "m1"}, "timestamp": 1767225600000}"#, [Some("m1"), None, Some(AT)]),
+    ];
+    for (preset, headers, body, expected) in cases {
+        assert_eq!(identified(preset, headers, body), expected.map(|text| text.map(str::to_owned)), "{preset}: {body}");
+    }
+    let covered: std::collections::BTreeSet<&str> = cases.iter().map(|(preset, ..)| *preset).collect();
+    assert!(crate::catalog::preset_names().all(|name| covered.contains(name)), "{covered:?}");
+}
