@@ -108,6 +108,7 @@ enum Command {
     /// A bridge with everything it needs in one process, no Docker, no Java: ephemeral, for a first look
     Dev(crate::dev::Options),
     /// Read a configuration, its schemas and its expressions, and name every problem
+    #[command(after_help = check::EXAMPLES)]
     Check,
     /// Send a signed test event to a source
     #[command(after_help = send::EXAMPLES)]

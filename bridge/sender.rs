@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use reqwest::Client;
 use serde::Deserialize;
 
@@ -22,6 +22,8 @@ pub struct Unsigned<'a> {
     pub id: &'a str,
     /// Milliseconds since the Unix epoch: the signed timestamp.
     pub now_ms: i64,
+    /// `POST`, but of some handshakes.
+    pub method: &'a str,
     /// The address as the provider knows it, which some of them sign.
     pub url: &'a str,
     pub headers: &'a HeaderMap,
@@ -84,8 +86,8 @@ impl Unsigned<'_> {
     /// # Errors
     /// As [`verify::sign`].
     pub fn sign(&self, scheme: &SourceScheme, secret: &Secret) -> Result<Signed, SignError> {
-        let Self { id, now_ms, url, headers, body } = *self;
-        let message = Message { id, now_ms, method: "POST", url, headers, body };
+        let Self { id, now_ms, method, url, headers, body } = *self;
+        let message = Message { id, now_ms, method, url, headers, body };
         let signed = verify::sign(scheme, secret, &message)?;
         let mut headers = headers.clone();
         headers.extend(signed.headers);
@@ -113,7 +115,16 @@ impl Sender {
     /// # Errors
     /// Where no whole answer came.
     pub async fn post(&self, url: &str, signed: &Signed) -> Result<Answer, reqwest::Error> {
-        let request = self.client.post(url).headers(signed.headers.clone()).body(signed.body.clone());
+        self.send(Method::POST.as_str(), url, signed).await
+    }
+
+    /// By another method, as some handshakes are asked for; a method that cannot be is sent as `POST`.
+    ///
+    /// # Errors
+    /// Where no whole answer came.
+    pub async fn send(&self, method: &str, url: &str, signed: &Signed) -> Result<Answer, reqwest::Error> {
+        let method = Method::from_bytes(method.as_bytes()).unwrap_or(Method::POST);
+        let request = self.client.request(method, url).headers(signed.headers.clone()).body(signed.body.clone());
         let answer = request.send().await?;
         let status = answer.status();
         Ok(Answer { status, body: answer.bytes().await? })
@@ -173,7 +184,8 @@ mod tests {
                     headers.insert(HeaderName::try_from(name).unwrap(), HeaderValue::try_from(value).unwrap());
                 }
                 let body = sample.body(&occasion);
-                let unsigned = Unsigned { id: "test-1", now_ms: NOW, url: URL, headers: &headers, body: &body };
+                let unsigned =
+                    Unsigned { id: "test-1", now_ms: NOW, method: "POST", url: URL, headers: &headers, body: &body };
                 let signed = unsigned.sign(&scheme, &signing).unwrap_or_else(|error| panic!("{name}: {error}"));
                 let request = |body| Request { method: "POST", url: "/", headers: &signed.headers, body };
                 let taken = verifier.verify(&request(&signed.body), NOW);
@@ -194,7 +206,7 @@ mod tests {
         assert_eq!(verify::needs_private_key(&scheme, &held), Ok(true));
         let private = Secret::new(String::from_utf8(pair.private_key_to_pem_pkcs8().unwrap()).unwrap());
         let headers = HeaderMap::new();
-        let unsigned = Unsigned { id: "test-1", now_ms: NOW, url: URL, headers: &headers, body: b"{}" };
+        let unsigned = Unsigned { id: "test-1", now_ms: NOW, method: "POST", url: URL, headers: &headers, body: b"{}" };
         let signed = unsigned.sign(&scheme, &private).unwrap();
         let verifier = Verifier::compile(&scheme, &[held], None).unwrap();
         let request = Request { method: "POST", url: "/", headers: &signed.headers, body: &signed.body };

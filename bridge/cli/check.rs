@@ -1,10 +1,19 @@
 //! `hookbridge check`: the configuration, its schemas and its expressions, every problem at once, offline.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use super::{Common, Exit, report};
 use crate::app::compile::{self, Compiled, compile};
-use crate::config::{self, Problem};
+use crate::config::{self, Config, Location, Problem};
+use crate::ingest::server::descriptors;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  hookbridge check --config hookbridge.yaml
+  hookbridge check --json | jq 'select(.severity == \"error\")'
+
+Exit codes: 0 the configuration can be run, with warnings or without, 2 usage, 78 it is refused";
 
 pub(super) fn check(common: &Common, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Exit> {
     let loaded = match config::load(&common.config, &config::Process) {
@@ -14,11 +23,13 @@ pub(super) fn check(common: &Common, out: &mut dyn Write, err: &mut dyn Write) -
     let config = &loaded.config;
     let summary =
         format!("{} events, {} sources, {} sinks", config.events.len(), config.sources.len(), config.sinks.len());
+    let descriptors = short_of_descriptors(config, &loaded.file);
     let (mut all, exit) = match compile(loaded.config, &loaded.file) {
         Ok(_) => (Vec::new(), Exit::Fine),
         Err(problems) => (problems, Exit::Config),
     };
     all.extend(loaded.warnings);
+    all.extend(descriptors);
     all.extend(loaded.not_built);
     all.sort_by_key(|problem| (problem.at.line, problem.at.column));
     print(common, &all, out)?;
@@ -26,6 +37,21 @@ pub(super) fn check(common: &Common, out: &mut dyn Write, err: &mut dyn Write) -
         writeln!(err, "{}: fine: {summary}", common.config.display())?;
     }
     Ok(exit)
+}
+
+/// A warning where this process, whose limits a bridge started from here would have, may open too few files.
+fn short_of_descriptors(config: &Config, file: &Path) -> Option<Problem> {
+    const KEY: &str = "ingest.max_connections";
+    let asked = config.ingest.max_connections;
+    let descriptors::Room::Short { connections, limit } = descriptors::room_for(asked) else { return None };
+    let places = &config.written.places;
+    let at = places.get(KEY).or_else(|| places.get("ingest")).cloned().unwrap_or_default();
+    let message = format!("is {asked}, and the limit on open files here, {limit}, leaves {connections} connections");
+    let problem = Problem::warning(file, Location { path: KEY.to_owned(), ..at }, message);
+    Some(
+        problem
+            .with_hint("raise the limit where the bridge is started (`ulimit -Hn`, `LimitNOFILE=`), or ask for fewer"),
+    )
 }
 
 /// For `run` and its like: the configuration compiled, or its problems printed.

@@ -1,6 +1,7 @@
 //! `hookbridge send`: test events, signed as the source's provider would sign them.
 
 mod answer;
+mod handshake;
 mod message;
 
 use std::fmt;
@@ -29,6 +30,7 @@ Examples:
   hookbridge send stripe --to https://hooks.example.com/hooks/stripe
   hookbridge send storefront --count 100 --rate 20     100 different events, 20 a second
   hookbridge send storefront --repeat 3                one request three times, as providers do
+  hookbridge send slack --handshake                    what Slack asks when the address is entered
 
 Exit codes: 0 accepted, 1 refused or quarantined, 69 the bridge cannot be reached or answers 503";
 
@@ -49,6 +51,9 @@ pub(super) struct Args {
     /// Put a value at a place in the body; JSON, or else a text. May be repeated
     #[arg(long = "data", value_name = "PATH=VALUE", value_parser = message::change)]
     data: Vec<message::Change>,
+    /// Ask what the provider asks before it sends events, and compare the answer with what it wants
+    #[arg(long, conflicts_with_all = ["event", "file", "data", "headers", "id", "count", "rate", "repeat"])]
+    handshake: bool,
     /// A header beside those that are signed. May be repeated
     #[arg(long = "header", value_name = "NAME:VALUE", value_parser = message::header)]
     headers: Vec<message::Header>,
@@ -81,14 +86,6 @@ pub(super) fn send(common: &Common, args: &Args, out: &mut dyn Write, err: &mut 
         }
     };
     let Some(source) = config.sources.get(&args.source) else { return no_such_source(&config, &args.source, err) };
-    let secret = match secret(source, args) {
-        Ok(secret) => secret,
-        Err(refusal) => return refusal.tell(err),
-    };
-    let maker = match Maker::new(&config, &common.config, source, args) {
-        Ok(maker) => maker,
-        Err(refusal) => return refusal.tell(err),
-    };
     let url = args.to.clone().unwrap_or_else(|| own_url(&config, &source.name));
     let sender = match Sender::new(args.to.is_none()) {
         Ok(sender) => sender,
@@ -96,6 +93,17 @@ pub(super) fn send(common: &Common, args: &Args, out: &mut dyn Write, err: &mut 
             report(err, &error, None)?;
             return Ok(Exit::Problems);
         }
+    };
+    if args.handshake {
+        return handshake::shake(common, args, source, (&sender, &url), out, err);
+    }
+    let secret = match secret(source, args) {
+        Ok(secret) => secret,
+        Err(refusal) => return refusal.tell(err),
+    };
+    let maker = match Maker::new(&config, &common.config, source, args) {
+        Ok(maker) => maker,
+        Err(refusal) => return refusal.tell(err),
     };
     let run = Run { common, args, source, secret: &secret, maker: &maker, url: &url, sender: &sender };
     Runtime::new()?.block_on(run.all(out, err))

@@ -83,8 +83,14 @@ impl Trickle {
         let Some((_, scheme)) = self.schemes.iter().find(|(name, _)| name == source) else { return };
         let path = format!("{}/{source}", self.base);
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        let unsigned =
-            Unsigned { id: &sample.id, now_ms: clock::now_ms(), url: &path, headers: &headers, body: &sample.body };
+        let unsigned = Unsigned {
+            id: &sample.id,
+            now_ms: clock::now_ms(),
+            method: "POST",
+            url: &path,
+            headers: &headers,
+            body: &sample.body,
+        };
         let signed = match unsigned.sign(scheme, &super::secret_of(source)) {
             Ok(signed) => signed,
             Err(error) => return self.view.answered(source, sample.event_type, false, &error.to_string()),

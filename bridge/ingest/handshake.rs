@@ -4,6 +4,8 @@
 //! signature has been verified ([`Handshakes::signed`]); what it does not sign comes before ([`Handshakes::unsigned`]),
 //! and is known by a token that was agreed on. Nothing is echoed to somebody who has shown neither.
 
+mod ask;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,6 +13,8 @@ use std::fmt;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{HeaderName, StatusCode};
 use sha2::{Digest as _, Sha256};
+
+pub use self::ask::{Asked, ask};
 
 use super::form;
 use super::verify::place::{Paths, Place as InRequest, Seen};

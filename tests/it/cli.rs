@@ -50,6 +50,28 @@ fn check_is_fine_with_a_good_configuration() {
 }
 
 #[test]
+fn check_exits_with_78_where_the_file_is_refused_and_0_where_a_warning_is_all() {
+    let file = good_configuration();
+    let good = std::fs::read_to_string(&file).unwrap();
+    for (text, code, told) in [
+        (format!("{good}\nsurces: {{}}\n"), 78, "did you mean `sources`?"),
+        (good.replace("key: .customer_id", "key: .customer_id |"), 78, "events.order_placed.key"),
+        (format!("{good}\ningest: {{ max_connections: 100000 }}\n"), 0, "the limit on open files here, 256, leaves 1 "),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let mut check = command(&["check", "--config"]);
+        // Of the shell's children alone.
+        let mut limited = std::process::Command::new("sh");
+        limited.args(["-c", "ulimit -n 256 && exec \"$0\" \"$@\""]).arg(check.get_program()).args(check.get_args());
+        check = limited;
+        let ran = check.arg(&file).output().expect("`sh` starts");
+        let out = String::from_utf8(ran.stdout).unwrap();
+        assert_eq!(ran.status.code(), Some(code), "{out}");
+        assert!(out.contains(told), "{out}");
+    }
+}
+
+#[test]
 fn a_missing_configuration_is_a_configuration_error() {
     for arguments in [["run", "--config", "no-such-file.yaml"], ["check", "--config", "no-such-file.yaml"]] {
         let ran = run(&arguments, b"");
@@ -145,4 +167,62 @@ sinks:
     );
     std::fs::write(&file, text).unwrap();
     file
+}
+
+/// The YAML of a page's examples, without what they are indented by.
+fn examples(page: &str) -> Vec<String> {
+    let (mut found, mut open): (Vec<String>, Option<usize>) = (Vec::new(), None);
+    for line in page.lines() {
+        match (open, line.trim_start()) {
+            (None, "```yaml") => {
+                open = Some(line.len() - line.trim_start().len());
+                found.push(String::new());
+            }
+            (Some(_), "```") => open = None,
+            (Some(indent), _) => {
+                let text = found.last_mut().expect("an open example");
+                text.push_str(line.get(indent..).unwrap_or_default());
+                text.push('\n');
+            }
+            (None, _) => {}
+        }
+    }
+    found
+}
+
+#[test]
+fn every_example_of_the_page_of_sources_passes_check() {
+    let page = include_str!("../../docs/sources.md");
+    let examples = examples(page);
+    assert!(examples.len() >= 10, "{examples:?}");
+    let events = examples.iter().find(|example| example.starts_with("events:")).expect("the events of all examples");
+    let folder = folder("examples");
+    std::fs::create_dir_all(folder.join("secrets")).unwrap();
+    std::fs::write(folder.join("secrets/leads"), "a-secret-of-the-page-of-sources").unwrap();
+    for example in &examples {
+        let sources = match example.split(':').next() {
+            Some("events") => continue,
+            Some("sources") => example.clone(),
+            // A part of a source: the rest of one is put around it.
+            _ => format!(
+                "sources:\n  part:\n    signature: {{ algorithm: hmac-sha256, header: x, encoding: hex, signed: \"{{body}}\" }}\n    \
+                 secrets: [\"${{PART_SECRET}}\"]\n    event_type: .type\n{}",
+                example.lines().map(|line| format!("    {line}\n")).collect::<String>()
+            ),
+        };
+        let rest = if example.contains("leads:") { "    event_type: .type\n" } else { "" };
+        let schemas = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("schemas");
+        let text = format!("schemas: {}\n{events}\n{sources}{rest}", schemas.display());
+        let file = folder.join("hookbridge.yaml");
+        std::fs::write(&file, &text).unwrap();
+        let mut check = command(&["check", "--config"]);
+        for name in text.split("${").skip(1).filter_map(|rest| rest.split(['}', ':']).next()) {
+            if name != "file" {
+                check.env(name, "whsec_c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0");
+            }
+        }
+        let ran = check.arg(&file).output().expect("the bridge's binary");
+        let told = String::from_utf8_lossy(&ran.stdout);
+        assert_eq!((ran.status.code(), &*told), (Some(0), ""), "{text}");
+    }
 }

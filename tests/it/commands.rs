@@ -63,6 +63,21 @@ async fn a_signed_test_event_of_every_preset_is_accepted_and_tail_shows_it() {
         assert_eq!(answer["events"][0]["status"], "accepted", "{name}: {answer}");
     }
 
+    for name in ["github", "slack"] {
+        let ran = with(setup, &["send", &format!("of-{name}"), "--handshake"]);
+        assert_eq!(ran.code, Some(0), "{name}: {}{}", ran.out, ran.err);
+        assert!(ran.out.starts_with("200 OK: answered as the provider wants it: "), "{name}: {}", ran.out);
+    }
+    let ran = with(setup, &["send", "of-stripe", "--handshake"]);
+    assert_eq!(ran.code, Some(2), "it has none: {}{}", ran.out, ran.err);
+    // Another secret than the running bridge has.
+    let other = std::fs::read_to_string(setup.folder.join("hookbridge.yaml")).unwrap();
+    let file = setup.folder.join("other.yaml");
+    std::fs::write(&file, other.replace("[secret-of-the-tests]", "[another-secret-than-it]")).unwrap();
+    let ran = run(&["send", "of-slack", "--handshake", "--config", file.to_str().unwrap()], b"");
+    assert_eq!(ran.code, Some(1), "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("401") && ran.out.contains("the provider wants 200 OK: `challenge-"), "{}", ran.out);
+
     let ran = with(setup, &["tail", "order_placed", "--from-beginning", "--json"]);
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     let shown = lines(&ran.out);

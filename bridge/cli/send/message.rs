@@ -57,7 +57,7 @@ pub(super) struct Message {
 
 impl Message {
     pub(super) fn unsigned<'a>(&'a self, now_ms: i64, url: &'a str) -> Unsigned<'a> {
-        Unsigned { id: &self.id, now_ms, url, headers: &self.headers, body: &self.body }
+        Unsigned { id: &self.id, now_ms, method: "POST", url, headers: &self.headers, body: &self.body }
     }
 }
 

@@ -28,6 +28,13 @@ pub fn make_room(connections: usize) -> Room {
     room(connections, now.current)
 }
 
+/// What [`make_room`] would say here and now; nothing is changed.
+#[must_use]
+pub fn room_for(connections: usize) -> Room {
+    let wanted = (connections as u64).saturating_add(OTHERS);
+    room(connections, raised(getrlimit(Resource::Nofile), wanted).current)
+}
+
 fn raised(now: Rlimit, wanted: u64) -> Rlimit {
     let enough = now.current.is_none_or(|limit| limit >= wanted);
     let most = now.maximum.unwrap_or(wanted);
