@@ -15,8 +15,8 @@ use tokio::time::{Instant, timeout_at};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use uuid::Uuid;
 
-/// Rows of one COPY: beyond it the time per row hardly falls.
-const BATCH: usize = 5_000;
+/// Rows of one COPY, and of one commit.
+const BATCH: usize = 2_000;
 /// What a COPY waits for more rows.
 const LINGER: Duration = Duration::from_millis(50);
 

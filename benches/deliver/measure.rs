@@ -49,7 +49,8 @@ pub(crate) fn http<'w>(
     assert!(!ordered || seen.out_of_order == 0, "{name}: {} events before their turn", seen.out_of_order);
     let took = seen.first.zip(seen.last).map_or(f64::NAN, |(first, last)| (last - first).as_secs_f64());
     let target = after.receiver - before.receiver;
-    after.since(&before, world, &candidate, world.count as f64 / took, target, seen.connections)
+    let run = Run { records: world.count, rate: world.count as f64 / took, target, connections: seen.connections };
+    after.since(&before, &candidate, &run)
 }
 
 /// Into a table of the candidate's name; its offsets say how far it is.
@@ -69,9 +70,10 @@ pub(crate) fn postgres<'w>(world: &'w World, start: &impl Fn() -> Candidate<'w>,
     let found = (rows("*"), rows("DISTINCT hb_delivery_id"));
     assert_eq!(found, (Some(world.count), Some(world.count)), "{name}: rows, and distinct delivery ids");
     world.execute(&format!("DROP TABLE {name}"));
-    // The rows of the first look are not counted, nor is the time that they took.
-    let rate = (all - some) as f64 / (last - first).as_secs_f64();
-    after.since(&before, world, &candidate, rate, after.postgres - before.postgres, 0)
+    // The rows of the first look are not counted, nor is what they took.
+    let records = all - some;
+    let rate = records as f64 / (last - first).as_secs_f64();
+    after.since(&before, &candidate, &Run { records, rate, target: after.postgres - before.postgres, connections: 0 })
 }
 
 /// Returns when `progress` has reached `goal`: when, and how far it was.
@@ -89,6 +91,16 @@ fn advance(candidate: &mut Candidate<'_>, goal: u64, interval: Duration, progres
         assert!(since.elapsed() < STUCK, "{} is stuck at {reached} of {goal}", candidate.name());
         pause(interval);
     }
+}
+
+/// What was seen of a run from outside.
+struct Run {
+    /// Between the two looks at what it costs.
+    records: u64,
+    rate: f64,
+    /// CPU seconds of what was delivered to.
+    target: f64,
+    connections: u64,
 }
 
 /// CPU seconds so far.
@@ -115,25 +127,17 @@ impl Costs {
         }
     }
 
-    fn since(
-        &self,
-        before: &Self,
-        world: &World,
-        candidate: &Candidate<'_>,
-        rate: f64,
-        target: f64,
-        connections: u64,
-    ) -> Measured {
+    fn since(&self, before: &Self, candidate: &Candidate<'_>, run: &Run) -> Measured {
         let wall = (self.at - before.at).as_secs_f64();
         let cores = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
-        let per_million = |seconds: f64| seconds / world.count as f64 * 1e6;
+        let per_million = |seconds: f64| seconds / run.records as f64 * 1e6;
         let foreign = wall * cores - (self.idle - before.idle) - (self.family - before.family);
         Measured {
-            rate,
+            rate: run.rate,
             cpu: per_million(self.candidate - before.candidate),
-            target: per_million(target),
+            target: per_million(run.target),
             broker: per_million(self.broker - before.broker),
-            connections,
+            connections: run.connections,
             peak_mib: process::peak_memory_mib(candidate.pid()),
             foreign: (foreign / wall).max(0.0),
         }
