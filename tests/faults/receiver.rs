@@ -23,6 +23,9 @@ pub(crate) const SIGNING_KEY: &[u8] = b"the-receiver-of-the-runs-has-one";
 /// Longer than the sink's own time-out.
 const SLOW: Duration = Duration::from_secs(8);
 
+/// A vendor takes its time, for one event more than for another: outcomes come in another order than records.
+const UNEVEN: Duration = Duration::from_millis(40);
+
 /// Of a customer's events, these are refused for ever where the vendor is [`Mood::Picky`].
 const REFUSED: (i64, i64) = (20, 7);
 
@@ -126,9 +129,8 @@ async fn take(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
         locked(&shared.taken).insert((key, sequence));
         shared.calls.send_modify(|calls| *calls += 1);
     }
-    if mood == Mood::Slow {
-        tokio::time::sleep(SLOW).await;
-    }
+    let takes = if mood == Mood::Slow { SLOW } else { UNEVEN * u32::try_from(sequence.rem_euclid(8)).unwrap_or(0) };
+    tokio::time::sleep(takes).await;
     let answer = Response::builder().status(status);
     let answer = if status == 429 { answer.header("retry-after", "1") } else { answer };
     answer.body(Body::empty()).expect("an answer")

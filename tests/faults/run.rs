@@ -109,6 +109,8 @@ impl Rig {
         stuck.append(&mut victims.seen);
 
         let healed = Instant::now();
+        // The nemesis ends sessions, ours among them.
+        let client = database.connect().await;
         let committed = evidence::committed(&self.cache, &place).await;
         let ends = committed.iter().fold(HashMap::new(), |mut ends: HashMap<i32, i64>, record| {
             let end = ends.entry(record.partition).or_default();
