@@ -68,7 +68,7 @@ impl World {
             started: Cell::new(0),
         };
         // Without sinks: it makes the topic and registers the schema.
-        drop(world.ready(world.hookbridge("none", "")));
+        drop(Self::ready(world.hookbridge("none", "")));
         let topic = world.topic();
         let schema_id = world.registered(&format!("{topic}-value"));
         let mut purchases = world.purchases.borrow_mut();
@@ -109,7 +109,7 @@ impl World {
 
     /// The product with an HTTP sink of that name, which calls the receiver. `settings`: more lines of the sink's.
     pub(crate) fn http(&self, sink: &str, settings: &str) -> Candidate<'_> {
-        self.ready(self.http_unready(sink, settings))
+        Self::ready(self.http_unready(sink, settings))
     }
 
     /// The same, as soon as it is started.
@@ -134,7 +134,7 @@ impl World {
     pub(crate) fn postgres(&self, sink: &str, settings: &str) -> Candidate<'_> {
         let url = &self.database.url;
         let text = format!(
-            r#"
+            r"
   {sink}:
     type: postgres
     url: {url}
@@ -143,9 +143,9 @@ impl World {
     ddl: evolve
     guarantee: exactly_once
     {settings}
-"#
+"
         );
-        self.ready(self.hookbridge(sink, &text))
+        Self::ready(self.hookbridge(sink, &text))
     }
 
     /// A consumer and an HTTP client, and nothing else.
@@ -207,7 +207,7 @@ sources:
     }
 
     /// The same, when its `/readyz` says yes.
-    fn ready<'w>(&'w self, mut candidate: Candidate<'w>) -> Candidate<'w> {
+    fn ready(mut candidate: Candidate<'_>) -> Candidate<'_> {
         wait_for("hookbridge's /readyz", || {
             candidate.assert_alive();
             candidate.admin.is_none_or(is_ready)
