@@ -25,8 +25,9 @@ use self::lanes::{Lane, Place};
 use super::client::{Client, log_error, log_line};
 use super::{Code, Error, Position, code_of};
 
-/// How long one call into the delivery queue may last: after it, a fatal error and a dropped publisher are noticed.
-const POLL: Duration = Duration::from_millis(50);
+/// How long one call into the delivery queue may last: after it, a fatal error and a dropped publisher are noticed. rdkafka
+/// spends the last millisecond of a call asking the clock, so that a short one would be a load on an idle process.
+const POLL: Duration = Duration::from_millis(250);
 
 /// How long the end of a producer waits for the answers to what it has sent; a broker that is there needs less.
 const DRAIN: Duration = Duration::from_secs(5);

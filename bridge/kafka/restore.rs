@@ -35,8 +35,9 @@ const CHUNK: usize = 2_000;
 /// Steps that may wait for the loop; with [`CHUNK`], and what librdkafka has fetched, this bounds the memory.
 const STEPS: usize = 4;
 
-/// A poll's wait for the next record, after which an incomplete chunk is handed over.
-const POLL: Duration = Duration::from_millis(20);
+/// How long a wait for the next record may last, after which it is seen that nobody listens any more. rdkafka spends the
+/// last millisecond of a wait asking the clock, so that a short one would be a load.
+const POLL: Duration = Duration::from_millis(250);
 
 /// What a group has committed for a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -316,8 +317,9 @@ impl<T> Run<T> {
         assigned.or_else(|error| self.fail(code_of(&error)))?;
         let mut chunk = Chunk::default();
         loop {
-            self.ends.poll(Duration::ZERO);
-            match self.reader.poll(POLL) {
+            // What has come is handed over as soon as there is no more of it.
+            let wait = if chunk.looked_at == 0 { POLL } else { Duration::ZERO };
+            match self.reader.poll(wait) {
                 Some(Ok(message)) => {
                     let kept = read(Raw {
                         partition: message.partition(),
@@ -343,6 +345,7 @@ impl<T> Run<T> {
                 Some(Err(error)) => self.heed(&error)?,
                 None => {}
             }
+            self.ends.poll(Duration::ZERO);
             self.hand_over(&mut chunk)?;
         }
     }

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -38,8 +39,9 @@ const OPEN_WITHIN: Duration = Duration::from_secs(30);
 /// How long statistics may keep us waiting: they come ten times a second.
 const LOOK_WITHIN: Duration = Duration::from_secs(1);
 
-/// rdkafka's poll uses its time up whatever comes, so this is what a report may wait.
-const POLL: Duration = Duration::from_millis(1);
+/// Between two looks for reports. rdkafka's own wait uses its time up whatever comes, and spends the last millisecond of it
+/// asking the clock; brokers need a few milliseconds for a batch.
+const LOOK_AGAIN: Duration = Duration::from_micros(500);
 
 /// Stands for the offset of a record that has no report yet: a transaction with one of them is never committed.
 const UNREPORTED: i64 = -1;
@@ -100,6 +102,17 @@ impl Instance {
         }
     }
 
+    /// Handles what waits, or waits a moment.
+    #[allow(clippy::disallowed_methods, reason = "librdkafka's queue has no event that rdkafka would let us await")]
+    fn wait(&self) {
+        let served = &self.notes().served;
+        let before = served.load(Ordering::Relaxed);
+        self.producer.poll(Duration::ZERO);
+        if served.load(Ordering::Relaxed) == before {
+            thread::sleep(LOOK_AGAIN);
+        }
+    }
+
     fn notes(&self) -> &Notes {
         self.producer.context()
     }
@@ -110,7 +123,7 @@ impl Instance {
         let seen = self.notes().tallies.load(Ordering::Relaxed);
         let begun = Instant::now();
         while begun.elapsed() < LOOK_WITHIN {
-            self.producer.poll(POLL);
+            self.wait();
             if self.notes().tallies.load(Ordering::Relaxed) != seen {
                 return self.notes().tally();
             }
@@ -188,8 +201,8 @@ impl Instance {
             match sent {
                 Ok(()) => return Ok(()),
                 // A batch above librdkafka's queue passes through it all the same.
-                Err((error, _)) if code_of(&error).0 == RDKafkaErrorCode::QueueFull && clock.left() > POLL => {
-                    self.producer.poll(POLL);
+                Err((error, _)) if code_of(&error).0 == RDKafkaErrorCode::QueueFull && clock.left() > LOOK_AGAIN => {
+                    self.wait();
                 }
                 Err((error, _)) => return Err(error),
             }
@@ -205,7 +218,7 @@ impl Instance {
                 if begun.elapsed() >= within {
                     return Err(Abort::TimedOut { waited: within });
                 }
-                self.producer.poll(POLL);
+                self.wait();
             }
             Ok(notes.failed().take())
         })
@@ -294,7 +307,7 @@ impl Clock {
     fn call<T>(&mut self, call: impl FnOnce(Duration) -> T) -> T {
         let begun = Instant::now();
         // Never nothing: that would be "at once" to some calls and "for ever" to none.
-        let done = call(self.left().max(POLL));
+        let done = call(self.left().max(LOOK_AGAIN));
         self.longest = self.longest.max(begun.elapsed());
         done
     }
