@@ -28,6 +28,7 @@ impl World {
             epochs: 0,
             producer_epoch,
             consumers: BTreeMap::new(),
+            told: BTreeMap::new(),
             begun: HashMap::new(),
             commits: HashMap::new(),
             calls: BTreeMap::new(),

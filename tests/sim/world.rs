@@ -118,6 +118,8 @@ pub(crate) struct Process {
     pub(crate) epochs: u64,
     pub(crate) producer_epoch: u64,
     pub(crate) consumers: BTreeMap<usize, Consumer>,
+    /// The assignment of each partition that the machine has been told of: the consumer may be further on.
+    pub(crate) told: BTreeMap<i32, AssignmentEpoch>,
     pub(crate) begun: HashMap<TxnId, u64>,
     pub(crate) commits: HashMap<TxnId, Commit>,
     pub(crate) calls: BTreeMap<CallId, Out>,
@@ -327,6 +329,9 @@ impl World {
             self.wrong.push(format!("{life:?} does not come to rest: {input:?}"));
         }
         match &input {
+            Input::Assigned { epoch, partitions } => {
+                process.told.extend(partitions.iter().map(|at| (at.partition, *epoch)));
+            }
             Input::CallEnded { call, ended, .. } => {
                 if let Some(out) = process.calls.remove(call)
                     && *ended == Ended::Delivered
@@ -470,8 +475,7 @@ impl World {
         let Some(process) = self.processes.get_mut(&life) else { return };
         let key = record.key.clone().unwrap_or_else(|| delivery_id.as_bytes().to_vec());
         let partition = usize::try_from(record.at.partition).unwrap();
-        // Without a consumer it was lost in this very moment.
-        let epoch = process.consumers.get(&partition).map_or(AssignmentEpoch(0), |consumer| consumer.epoch);
+        let epoch = process.told.get(&record.at.partition).copied().unwrap_or(AssignmentEpoch(0));
         let probe = process.held;
         process.calls.insert(call, Out { id: delivery_id, key, partition, epoch, probe });
         self.soon(100, Event::Request(life, epoch, call, delivery_id, number));
@@ -480,6 +484,8 @@ impl World {
     /// Whether the process has had this delivery's answer under its present assignment, and still has to remember it.
     pub(crate) fn has_delivered(&self, life: Life, record: &Record, id: Uuid) -> bool {
         let consumer = self.processes[&life].consumers.get(&usize::try_from(record.at.partition).unwrap());
+        // What was answered under an assignment that it has not heard of yet, it cannot know.
+        let consumer = consumer.filter(|consumer| Some(consumer.epoch) == self.epoch(life, record));
         let at = consumer.and_then(|consumer| consumer.delivered.get(&id));
         // At the very edge of its memory a process may send once more.
         let reach = self.settings.dedupe_window.saturating_sub(Duration::from_secs(20));
@@ -487,8 +493,7 @@ impl World {
     }
 
     pub(crate) fn epoch(&self, life: Life, record: &Record) -> Option<AssignmentEpoch> {
-        let consumer = self.processes[&life].consumers.get(&usize::try_from(record.at.partition).unwrap());
-        consumer.map(|consumer| consumer.epoch)
+        self.processes[&life].told.get(&record.at.partition).copied()
     }
 
     pub(crate) fn not_before(&self, life: Life) -> Duration {
