@@ -19,8 +19,8 @@ const OUTAGE: Bounds = Bounds { first: Duration::from_millis(200), longest: Dura
 /// mending within a minute.
 const PERSON: Bounds = Bounds { first: Duration::from_secs(1), longest: Duration::from_secs(60) };
 
-/// A parked key failed for half a minute or more already; six times an hour finds the end of anything that a person has to
-/// mend, and each attempt costs a receipt.
+/// A parked key waits for as long as it has been failing, within these: twice a minute at first, and in the end six times an
+/// hour, which finds the end of anything that a person has to mend. Each attempt costs a receipt.
 const PARKED: Bounds = Bounds { first: Duration::from_secs(30), longest: Duration::from_secs(600) };
 
 /// A sink that asks for longer is asked again after an hour: its `Retry-After` may be a mistake, and must not stop us
@@ -43,16 +43,20 @@ pub(super) fn pause(outcome: &Outcome, failures: u32, random: f64) -> Duration {
     }
 }
 
-/// How long a parked record waits after `attempts` of them, and not at all where none was made yet.
-pub(super) fn parked_pause(attempts: u32, random: f64) -> Duration {
-    if attempts == 0 { Duration::ZERO } else { PARKED.jittered(attempts, random) }
+/// How long a parked record waits that has been failing for `age`, and not at all where no attempt was made yet.
+pub(super) fn parked_pause(attempts: u32, age: Duration, random: f64) -> Duration {
+    if attempts == 0 { Duration::ZERO } else { jittered(age.clamp(PARKED.first, PARKED.longest), random) }
+}
+
+fn jittered(pause: Duration, random: f64) -> Duration {
+    pause.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
 }
 
 impl Bounds {
     fn jittered(self, failures: u32, random: f64) -> Duration {
         // Beyond 2^16 every bound is passed; the shift must not overflow.
         let doubled = self.first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.longest);
-        doubled.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
+        jittered(doubled, random)
     }
 }
 
@@ -73,6 +77,16 @@ mod tests {
         }
         let held = Outcome::Rejected { reason: String::new() };
         assert_eq!(pause(&held, 100, 1.0), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_parked_record_waits_as_long_as_it_has_been_failing_within_bounds() {
+        let seconds = Duration::from_secs;
+        for (age, expected) in [(1, 30), (30, 30), (100, 100), (86_400, 600)] {
+            assert_eq!(parked_pause(8, seconds(age), 1.0), seconds(expected));
+            assert_eq!(parked_pause(8, seconds(age), 0.0), seconds(expected) / 2);
+        }
+        assert_eq!(parked_pause(0, seconds(100), 1.0), Duration::ZERO, "it was never tried");
     }
 
     #[test]

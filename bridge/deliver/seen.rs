@@ -28,6 +28,11 @@ pub(super) struct Open {
 }
 
 impl Open {
+    /// How long it had been failing when its receipt was written.
+    pub(super) fn age_then(&self) -> Duration {
+        self.age
+    }
+
     /// How long it has been failing; `active` is the sink's own clock.
     pub(super) fn age(&self, active: Duration) -> Duration {
         self.age + active.saturating_sub(self.aged_at)

@@ -123,7 +123,12 @@ impl Partition {
             self.seen.committed(next);
         }
         for (origin, open) in self.seen.in_order() {
-            self.keys.open(open.key, origin, open.id, open.since + retry::parked_pause(open.attempts, 1.0));
+            self.keys.open(
+                open.key,
+                origin,
+                open.id,
+                open.since + retry::parked_pause(open.attempts, open.age_then(), 1.0),
+            );
         }
         // An open one that was settled before it was parked is still open: only its end decides.
         let seen = &self.seen;
@@ -362,7 +367,7 @@ impl Partition {
         if let Place::Window(offset) = place {
             self.window.settle(offset);
         }
-        let due = now + retry::parked_pause(conclusion.attempts, random);
+        let due = now + retry::parked_pause(conclusion.attempts, conclusion.age, random);
         match (place, fate) {
             (Place::Window(_), Fate::Parked) => {
                 self.keys.parked(key, origin, id);

@@ -70,6 +70,7 @@ fn plain(value: Avro) -> Value {
         Avro::Long(value) | Avro::TimestampMillis(value) => json!(value),
         Avro::Double(value) => json!(value),
         Avro::String(value) | Avro::Enum(_, value) => json!(value),
+        Avro::Bytes(value) => json!(hex::encode(value)),
         Avro::Uuid(value) => json!(value.to_string()),
         Avro::Union(_, value) => plain(*value),
         Avro::Array(values) => values.into_iter().map(plain).collect(),
