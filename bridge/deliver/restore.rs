@@ -98,8 +98,8 @@ impl Entry {
         let mut told = false;
         loop {
             match decoder.decode(&value).await {
-                Ok(decoded) => {
-                    let receipt = Receipt::from_value(&decoded.value);
+                Ok(read) => {
+                    let receipt = Receipt::from_value(&read.value);
                     return receipt.ok().and_then(|receipt| receipt::followed(&receipt, self.offset, key.as_deref()));
                 }
                 Err(error) if error.is_transient() => {

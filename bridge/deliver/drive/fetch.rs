@@ -97,8 +97,8 @@ async fn fetch(
             match Receipt::decode(schema_id, value) {
                 Ok(receipt) => record_of(&receipt).ok_or("its receipt holds no record".to_owned()),
                 Err(receipt::Error::OtherSchema { .. }) => match decoder.decode(value).await {
-                    Ok(decoded) => {
-                        let record = Receipt::from_value(&decoded.value).ok().and_then(|receipt| record_of(&receipt));
+                    Ok(read) => {
+                        let record = Receipt::from_value(&read.value).ok().and_then(|receipt| record_of(&receipt));
                         record.ok_or("its receipt holds no record".to_owned())
                     }
                     Err(error) => Err(chain(&error)),

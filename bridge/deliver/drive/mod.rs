@@ -382,7 +382,9 @@ impl Driver {
                 self.ticket += 1;
                 self.tickets.insert(self.ticket, drained);
                 self.readings.forget(&partitions);
-                partitions.iter().for_each(|at| _ = self.stand_still.remove(at));
+                for at in &partitions {
+                    self.stand_still.remove(at);
+                }
                 self.step(Input::Revoked { ticket: self.ticket, partitions, lost })
             }
             Some(Event::Trouble(trouble)) => {
@@ -420,7 +422,7 @@ impl Driver {
         while let Some(event) = consumer.try_next() {
             self.event(Some(event))?;
         }
-        self.member = self.membership.borrow_and_update().clone();
+        self.member.clone_from(&self.membership.borrow_and_update());
         self.step(Input::Begun { txn, begun: self.member.is_some() })
     }
 

@@ -167,7 +167,7 @@ mod tests {
             unsure_since: Some(Duration::from_millis(1_700_000_001_500)),
             // The highest bit, too.
             writer: u64::MAX - 6,
-            settled_at: Duration::from_millis(1_700_000_062_000),
+            settled_at: Duration::from_secs(1_700_000_062),
             record: Arc::new(record),
         }
     }

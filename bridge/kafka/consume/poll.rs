@@ -236,7 +236,9 @@ impl Poller {
             self.assignment.hold(&at, held);
         }
         if !committed.is_empty() {
-            committed.iter().for_each(|(at, next)| self.assignment.committed(at, *next));
+            for (at, next) in &committed {
+                self.assignment.committed(at, *next);
+            }
             *self.shared.lags() = self.assignment.lags();
         }
         self.commits.append(&mut commits);
