@@ -82,9 +82,8 @@ impl Control {
     async fn read(decoder: &Decoder, raw: &Raw) -> Result<Option<Self>, Error> {
         let Raw { sink, value: Some(value) } = raw else { return Ok(Some(Self::of(&raw.sink))) };
         let read = match decoder.decode(value).await {
-            Ok(decoded) => {
-                let json =
-                    Shape::new(&decoded.writer.schema).to_json(&decoded.value).map_err(|error| error.to_string());
+            Ok(order) => {
+                let json = Shape::new(&order.writer.schema).to_json(&order.value).map_err(|error| error.to_string());
                 // Instants come as text, which `--json` prints: the number is in the value.
                 json.and_then(|json| serde_json::from_slice::<Told>(&json).map_err(|error| error.to_string()))
             }

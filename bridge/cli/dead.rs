@@ -372,7 +372,9 @@ fn rehearse(
             Verdict::Refused(outcome) => {
                 said(common, shown, "would_be_refused", Some(outcome.reason()), out)?;
                 if let Outcome::Transient { reason } = outcome {
+                    // The next one would wait for the registry as long.
                     unavailable = Some(reason);
+                    break;
                 }
             }
         }

@@ -221,9 +221,9 @@ fn show(
         dead: dead.iter().map(|one| u64::try_from(one.end.get() - one.first.get()).unwrap_or_default()).sum(),
     };
     if common.json {
-        writeln!(out, "{}", known.json())?
+        writeln!(out, "{}", known.json())?;
     } else {
-        known.print(out)?
+        known.print(out)?;
     }
     Ok(exit)
 }

@@ -97,7 +97,7 @@ fn at_sinks(desk: &Desk, events: &[Event], err: &mut dyn Write) -> Result<Vec<At
         let wanted: Vec<(usize, Uuid)> = events
             .iter()
             .enumerate()
-            .filter(|(_, event)| sink.events.contains(&event.event_type))
+            .filter(|(_, event)| sink.events.contains(&event.kind))
             .map(|(place, event)| (place, delivery_id(event, &sink.name)))
             .collect();
         if wanted.is_empty() {
@@ -117,8 +117,7 @@ fn at_sinks(desk: &Desk, events: &[Event], err: &mut dyn Write) -> Result<Vec<At
 }
 
 fn delivery_id(event: &Event, sink: &str) -> Uuid {
-    let identity =
-        Identity { source: event.source.clone(), id: event.event_id.clone(), event_type: event.event_type.clone() };
+    let identity = Identity { source: event.source.clone(), id: event.id.clone(), event_type: event.kind.clone() };
     identity.delivery_id(sink)
 }
 
@@ -165,7 +164,7 @@ fn ask(
             return Err(Ended::Said(Exit::Config));
         }
     };
-    match desk.runtime.block_on(database.seen(&event.event_type, at_sink.delivery_id)) {
+    match desk.runtime.block_on(database.seen(&event.kind, at_sink.delivery_id)) {
         Ok(rows) => at_sink.rows = rows,
         Err(outcome) => {
             writeln!(err, "error: the database of {} cannot be asked: {}", sink.name, outcome.reason())?;

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::dedupe::Token;
 use super::fault::Fault;
 use super::line::{Line, Source};
 use super::map::{Mapped, Mapping};
@@ -24,6 +25,8 @@ pub struct Kept<'a> {
     pub body: &'a [u8],
     /// When its first byte was read, milliseconds since the epoch.
     pub received_ms: i64,
+    /// The digest of what the source allows to come once only, where it has such a thing.
+    pub replay_key: Option<&'a str>,
     /// Where it is kept: `quarantine.stripe/0@17`.
     pub place: &'a str,
 }
@@ -93,11 +96,11 @@ pub fn again(line: &Line, source: &Source, kept: &Kept<'_>, wanted: &impl Wanted
     let split = splitter.document(kept.body);
     let document = match &split {
         Ok(document) => document,
-        Err(error) => return Again::Unreadable(refused(Fault::of_split(error))),
+        Err(error) => return Again::Unreadable(refused(&Fault::of_split(error))),
     };
     let events: Vec<Cow<'_, str>> = match splitter.split(document) {
         Ok(events) => events,
-        Err(error) => return Again::Unreadable(refused(Fault::of_split(&error))),
+        Err(error) => return Again::Unreadable(refused(&Fault::of_split(&error))),
     };
     let outcome = |index: usize| Some((index, work.event(index, events.get(index)?.as_bytes())));
     Again::Events { events: events.len(), outcomes: wanted.of(events.len()).into_iter().filter_map(outcome).collect() }
@@ -113,7 +116,7 @@ fn http_headers(headers: &[(String, Vec<u8>)]) -> HeaderMap {
     map
 }
 
-fn refused(fault: Fault) -> Refused {
+fn refused(fault: &Fault) -> Refused {
     let wrong = |wrong: &super::answer::Wrong| match wrong.pointer.as_str() {
         "" => wrong.message.clone(),
         pointer => format!("{pointer}: {}", wrong.message),
@@ -133,36 +136,42 @@ impl Work<'_> {
         let results = match self.source.map(self.headers, body) {
             Mapping::Events(results) => results,
             Mapping::Unmapped if self.source.ignores_unmapped() => return Outcome::Ignored,
-            Mapping::Unmapped => return Outcome::Refused(refused(Fault::unmapped())),
-            Mapping::Failed(failure) => return Outcome::Refused(refused(publish::unmade(self.source, failure))),
+            Mapping::Unmapped => return Outcome::Refused(refused(&Fault::unmapped())),
+            Mapping::Failed(failure) => return Outcome::Refused(refused(&publish::unmade(self.source, failure))),
         };
         // The results of one event stay together: where one of them is at fault, the event is.
         let mut fault: Option<Fault> = None;
         let mut ready = Vec::with_capacity(results.len());
-        for event in &results {
-            match self.encoded(index, event) {
+        for (nth, event) in results.iter().enumerate() {
+            match self.encoded(index, nth, event) {
                 Ok(one) => ready.push(one),
                 Err(found) => {
                     fault = Some(match fault {
                         None => found,
                         Some(fault) => fault.and(found),
-                    })
+                    });
                 }
             }
         }
-        fault.map_or(Outcome::Ready(ready), |fault| Outcome::Refused(refused(fault)))
+        fault.map_or(Outcome::Ready(ready), |fault| Outcome::Refused(refused(&fault)))
     }
 
-    fn encoded(&self, index: usize, event: &Mapped<'_>) -> Result<Ready, Fault> {
+    /// `nth`: which of the event's results it is.
+    fn encoded(&self, index: usize, nth: usize, event: &Mapped<'_>) -> Result<Ready, Fault> {
         let route = self.source.routes.get(&*event.event_type).ok_or_else(|| Fault::undefined(&event.event_type))?;
         let mut value = Vec::new();
         publish::encode(self.line, route, event, &mut value)?;
         let received = Rfc3339::from_ms(self.kept.received_ms);
         let trace = self.headers.get(header::TRACEPARENT).map(HeaderValue::as_bytes);
         let trace = self.line.traces.carry_on(trace);
-        let headers = publish::headers(&self.source.name, received.as_bytes(), route, event, &trace);
+        // The key is spent now. Among the events of a split request its place is not known, for those before it are not
+        // mapped once more: such a key stays unspent, and the event's own id tells a repeat.
+        let key = self.kept.replay_key.filter(|_| self.source.splitter.is_none());
+        let key = key.map(|key| Token { source: &self.source.name, key, nth }.header());
+        let all = publish::headers(&self.source.name, received.as_bytes(), route, event, &trace, key.as_deref());
+        let headers = if key.is_some() { &all[..] } else { &all[..all.len() - 1] };
         let lineage = format!("{}#{index}", self.kept.place);
-        let headers = headers.into_iter().chain([(header::REPLAYED_FROM, lineage.as_bytes())]);
+        let headers = headers.iter().copied().chain([(header::REPLAYED_FROM, lineage.as_bytes())]);
         Ok(Ready {
             event_id: event.id.clone(),
             event_type: event.event_type.to_string(),

@@ -229,11 +229,8 @@ pub(super) fn hand_over(
     };
     let replay_key = token.map(Token::header);
     let trace = line.traces.carry_on(origin.headers.get(header::TRACEPARENT).map(http::HeaderValue::as_bytes));
-    let [a, b, c, d, e, f, g, h, i, j] = headers(&source.name, origin.received.as_bytes(), route, event, &trace);
-    // The last, since few have it.
-    let replayed = (header::REPLAY_KEY, replay_key.as_deref().unwrap_or_default().as_bytes());
-    let headers = [a, b, c, d, e, f, g, h, i, j, replayed];
-    let headers = if replay_key.is_some() { &headers[..] } else { &headers[..headers.len() - 1] };
+    let all = headers(&source.name, origin.received.as_bytes(), route, event, &trace, replay_key.as_deref());
+    let headers = if replay_key.is_some() { &all[..] } else { &all[..all.len() - 1] };
     let outgoing = Outgoing {
         topic: &route.topic,
         partition: None,
@@ -247,14 +244,16 @@ pub(super) fn hand_over(
     Ok(Handed::Sent(Sent::new(pending, Count::Event(route.accepted.clone()))))
 }
 
-/// The headers of an event, but for its replay key. `received`: RFC 3339.
+/// The headers of an event, the last being its replay key, which few have and which is to be left out where it is none.
+/// `received`: RFC 3339.
 pub(super) fn headers<'h>(
     source: &'h str,
     received: &'h [u8],
     route: &'h Route,
     event: &'h Mapped<'_>,
     trace: &'h TraceParent,
-) -> [(&'h str, &'h [u8]); 10] {
+    replay_key: Option<&'h str>,
+) -> [(&'h str, &'h [u8]); 11] {
     [
         (header::CE_SPECVERSION, b"1.0"),
         (header::CE_ID, event.id.as_bytes()),
@@ -266,6 +265,7 @@ pub(super) fn headers<'h>(
         (header::CONTENT_TYPE, b"application/avro"),
         (header::RECEIVED_AT, received),
         (header::TRACEPARENT, trace.as_bytes()),
+        (header::REPLAY_KEY, replay_key.unwrap_or_default().as_bytes()),
     ]
 }
 

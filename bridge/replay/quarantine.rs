@@ -17,8 +17,15 @@ use crate::kafka::Record;
 pub type Place = (i32, i64);
 
 /// What the bridge noted of a request when it set it aside.
-const NOTED: [&str; 6] =
-    [header::REASON, header::VIOLATIONS, header::SOURCE, header::RECEIVED_AT, header::EVENTS, header::FAILED];
+const NOTED: [&str; 7] = [
+    header::REASON,
+    header::VIOLATIONS,
+    header::SOURCE,
+    header::RECEIVED_AT,
+    header::EVENTS,
+    header::FAILED,
+    header::REPLAY_KEY,
+];
 
 /// A request as it was kept.
 #[derive(Debug, Clone)]
@@ -38,6 +45,8 @@ pub struct Request {
     pub events: Option<usize>,
     /// Which of them are kept for their own sake; `None`: all of it.
     pub failed: Option<BTreeSet<usize>>,
+    /// The digest of what the source allows to come once only.
+    pub replay_key: Option<String>,
     /// The request's own.
     pub headers: Vec<(String, Vec<u8>)>,
 }
@@ -124,7 +133,7 @@ impl Kept {
                 _ => own.push((name, value)),
             }
         }
-        let [reason, violations, source, received, events, failed] = noted;
+        let [reason, violations, source, received, events, failed, replay_key] = noted;
         let (Some(reason), Some(source), Some(body)) = (reason, source, record.value) else { return Self::Foreign };
         Self::Request(Box::new(Request {
             place: (record.at.partition, record.offset),
@@ -137,6 +146,7 @@ impl Kept {
             received_ms: received.as_deref().and_then(parse_rfc3339).or(record.timestamp_ms).unwrap_or_default(),
             events: events.and_then(|events| events.parse().ok()),
             failed: failed.and_then(|failed| serde_json::from_str(&failed).ok()),
+            replay_key,
             headers: own,
         }))
     }

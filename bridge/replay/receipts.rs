@@ -185,7 +185,7 @@ fn found(schema_id: u32, record: &Glimpse<'_>, wanted: &impl Fn(Uuid) -> bool) -
 
 async fn other(decoder: &Decoder, offset: i64, value: &[u8]) -> Result<Option<Stage>, Error> {
     match decoder.decode(value).await {
-        Ok(decoded) => Ok(Receipt::from_value(&decoded.value).ok().map(|receipt| Stage::new(offset, &receipt))),
+        Ok(read) => Ok(Receipt::from_value(&read.value).ok().map(|receipt| Stage::new(offset, &receipt))),
         Err(decode::Error::Registry(error)) if error.is_transient() => Err(error.into()),
         Err(error) => {
             tracing::warn!(offset, error = chain(&error), "a record among the receipts is none");

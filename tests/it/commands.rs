@@ -205,7 +205,13 @@ fn a_kafka_that_is_not_there_is_unavailable() {
     let mut setup = Setup::new("nowhere");
     "127.0.0.1:1".clone_into(&mut setup.bootstrap);
     setup.write();
-    for arguments in [&["topics", "plan"][..], &["topics", "apply", "--yes"], &["tail", "--last", "1"]] {
+    for arguments in [
+        &["topics", "plan"][..],
+        &["topics", "apply", "--yes"],
+        &["tail", "--last", "1"],
+        &["quarantine", "list", "shop"],
+        &["trace", "evt"],
+    ] {
         let ran = with(&setup, arguments);
         assert_eq!(ran.code, Some(69), "{arguments:?}: {}{}", ran.out, ran.err);
         assert!(ran.err.contains("127.0.0.1:1") && ran.err.contains("hint: "), "{}", ran.err);

@@ -127,7 +127,7 @@ impl Work<'_> {
             match self.round(&quarantine, &chosen, &mut transactor, &mut told, out, err)? {
                 Round::Committed => return self.end(&told.tally, err),
                 Round::Again => {
-                    writeln!(err, "it is not known whether a transaction was committed: the marks are read again")?
+                    writeln!(err, "it is not known whether a transaction was committed: the marks are read again")?;
                 }
             }
         }
@@ -216,8 +216,13 @@ impl Work<'_> {
     fn make(&self, quarantine: &Quarantine, request: &Request, shown: &Shown) -> Made {
         let (partition, offset) = request.place;
         let place = format!("{}/{partition}@{offset}", self.topic);
-        let kept =
-            Kept { headers: &request.headers, body: &request.body, received_ms: request.received_ms, place: &place };
+        let kept = Kept {
+            headers: &request.headers,
+            body: &request.body,
+            received_ms: request.received_ms,
+            replay_key: request.replay_key.as_deref(),
+            place: &place,
+        };
         // Where the number differs, none is wanted, and the request is left alone.
         let wanted = |events| quarantine.wanted(request, events, self.args.all).unwrap_or_default();
         let mut made = Made { writes: Vec::new(), said: Vec::new(), tally: Tally::default() };

@@ -59,7 +59,7 @@ impl Known<'_> {
             Purpose::None => line("purpose", "none: events are sent whatever their consent says")?,
             Purpose::Unset => line("purpose", "- (not a marketing action)")?,
             Purpose::Named(name) => {
-                line("purpose", &format!("{name}: an event whose consent does not say so is skipped"))?
+                line("purpose", &format!("{name}: an event whose consent does not say so is skipped"))?;
             }
         }
         line("events", &sink.events.join(", "))?;

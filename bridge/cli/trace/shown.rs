@@ -67,7 +67,7 @@ impl Trace<'_> {
     pub(super) fn json(&self) -> String {
         let event = |event: &Event| {
             json!({
-                "event_id": event.event_id, "event_type": event.event_type, "source": event.source, "key": event.key,
+                "event_id": event.id, "event_type": event.kind, "source": event.source, "key": event.key,
                 "received_at": event.received_at, "topic": event.topic, "partition": event.partition,
                 "offset": event.offset, "replayed_from": event.replayed_from,
             })
@@ -106,7 +106,7 @@ impl Trace<'_> {
             writeln!(out, "{}", printable(&format!("{what}{reason}: {place}{received}")))?;
         }
         for event in self.events {
-            let head = format!("{} {} from {}", event.event_type, event.event_id, event.source);
+            let head = format!("{} {} from {}", event.kind, event.id, event.source);
             writeln!(out, "{}", printable(&head))?;
             let mut line = |name: &str, value: &str| writeln!(out, "  {name:<12} {}", printable(value));
             line("received", event.received_at.as_deref().unwrap_or("-"))?;
