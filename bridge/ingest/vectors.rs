@@ -223,15 +223,11 @@ fn decide(vector: &Vector, provider: Option<&str>) -> Result<Decision, String> {
 
 /// What is tried: the preset, or the description that the vector brings for a source without one.
 fn scheme(vector: &Vector, provider: Option<&str>) -> Result<SourceScheme, String> {
-    match (vector.config.get(DESCRIPTION), provider) {
-        (Some(written), None) => {
-            serde_json::from_value(written.clone()).map_err(|error| format!("config.{DESCRIPTION}: {error}"))
-        }
-        _ => {
-            let preset = provider.unwrap_or(&vector.provider).replace('_', "-");
-            catalog::preset(&preset).map_err(|error| error.to_string())
-        }
+    if let (Some(written), None) = (vector.config.get(DESCRIPTION), provider) {
+        return serde_json::from_value(written.clone()).map_err(|error| format!("config.{DESCRIPTION}: {error}"));
     }
+    let preset = provider.unwrap_or(&vector.provider).replace('_', "-");
+    catalog::preset(&preset).map_err(|error| error.to_string())
 }
 
 /// What a vector assumes of its source, laid over the preset.

@@ -207,7 +207,7 @@ fn every_example_of_the_page_of_sources_passes_check() {
             _ => format!(
                 "sources:\n  part:\n    signature: {{ algorithm: hmac-sha256, header: x, encoding: hex, signed: \"{{body}}\" }}\n    \
                  secrets: [\"${{PART_SECRET}}\"]\n    event_type: .type\n{}",
-                example.lines().map(|line| format!("    {line}\n")).collect::<String>()
+                example.lines().fold(String::new(), |all, line| all + "    " + line + "\n")
             ),
         };
         let rest = if example.contains("leads:") { "    event_type: .type\n" } else { "" };

@@ -87,7 +87,7 @@ impl Finder {
             let kind = events.entry(event_type).or_insert_with(|| Kind { topic, subject, destinations: Vec::new() });
             kind.destinations.push(id);
         }
-        Self { events, memory, cut }
+        Self { memory, events, cut }
     }
 
     /// `None` for a record that is none of ours.

@@ -75,7 +75,10 @@ fn escaped(text: &str) -> String {
     for byte in text.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => escaped.push(char::from(byte)),
-            other => escaped.push_str(&format!("%{other:02X}")),
+            other => {
+                escaped.push('%');
+                escaped.push_str(&hex::encode_upper([other]));
+            }
         }
     }
     escaped

@@ -321,6 +321,9 @@ fn stripes_invoice_becomes_a_renewal() {
     given.check(&[], &body("null", "manual"), &["unmapped"]);
 }
 
+/// A preset, headers, a body; the id, the type and the time.
+type Case<'a> = (&'a str, &'a [(&'static str, &'a str)], &'a str, [Option<&'a str>; 3]);
+
 /// The id, type and time that a preset finds in a request, or in one event of it.
 fn identified(preset: &str, headers: &[(&'static str, &str)], body: &str) -> [Option<String>; 3] {
     let scheme = crate::catalog::preset(preset).unwrap();
@@ -350,7 +353,7 @@ fn every_preset_finds_the_id_the_type_and_the_time_of_its_events() {
     let svix = [("svix-id", "m")];
     let (github, zendesk) =
         ([("x-github-delivery", "d"), ("x-github-event", "star")], [("x-zendesk-webhook-invocation-id", "i")]);
-    let cases: &[(&str, &[(&'static str, &str)], &str, [Option<&str>; 3])] = &[
+    let cases: &[Case<'_>] = &[
         ("github", &github, r#"{"action": "created"}"#, [Some("d"), Some("star"), None]),
         ("github", &[], "{}", [None, None, None]),
         ("shopify", new, "{}", [Some("e"), Some("t"), Some(AT)]),
