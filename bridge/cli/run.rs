@@ -48,7 +48,7 @@ pub(super) fn dev(common: &Common, options: &crate::dev::Options, err: &mut dyn 
     let runtime = Runtime::new()?;
     let ended = runtime.block_on(async {
         let stop = on_signals()?;
-        Ok::<_, io::Error>(crate::dev::run(options, stop).await)
+        Ok::<_, io::Error>(Box::pin(crate::dev::run(options, stop)).await)
     })?;
     finish(runtime);
     match ended {
