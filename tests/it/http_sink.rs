@@ -314,3 +314,20 @@ async fn a_process_whose_slot_another_one_has_taken_ends_with_exit_code_78() {
     receiver.wait_taken(96, AFTER_A_CRASH).await;
     check_order(&receiver, 96);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_sent_at_most_once_and_not_answered_is_a_dead_letter_for_a_person() {
+    let receiver = Receiver::start().await;
+    receiver.answer(|call| if call.customer() == "c1" { Answer::Never } else { Answer::Status(204) });
+    let setup = setup("most", &receiver, "a", "    guarantee: at_most_once\n");
+    let bridge = Bridge::start(Setup { tail: setup.tail.replace("timeout: 5s", "timeout: 500ms"), ..setup }).await;
+    let customers = customers(6);
+    send_all(&bridge, &customers, 0, 2).await;
+    wait_settled(&bridge, 12).await;
+    assert_eq!(receiver.calls().len(), 12, "each was called once, answered or not");
+    assert_eq!(services().read(&[&bridge.topic("dead.crm")]).len(), 2);
+    for (id, all) in receipts(&bridge).await {
+        let outcomes: Vec<_> = all.iter().map(|one| one["outcome"].as_str().expect("an outcome")).collect();
+        assert!(matches!(outcomes[..], ["intent", "delivered" | "dead"]), "{id}: {outcomes:?}");
+    }
+}

@@ -15,7 +15,6 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::Value;
 use sha2::Sha256;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
 
 use super::eventually;
 
@@ -47,8 +46,6 @@ impl Call {
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
     Status(u16),
-    /// Once somebody says so.
-    After(Arc<Notify>, u16),
     /// Taken, and never answered.
     Never,
 }
@@ -149,10 +146,6 @@ async fn take(
     let answer = (shared.script.lock().unwrap_or_else(PoisonError::into_inner))(&call);
     let status = match answer {
         Answer::Status(status) => status,
-        Answer::After(word, status) => {
-            word.notified().await;
-            status
-        }
         Answer::Never => std::future::pending().await,
     };
     call.answered = Some(status);
