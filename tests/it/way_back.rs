@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::cli::{Ran, run};
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::postgres::Database;
-use crate::harness::receiver::{Answer, Receiver, SIGNING_KEY};
+use crate::harness::receiver::{Answer, Call, Receiver, SIGNING_KEY};
 use crate::harness::senders::{self, CRM_SECRET};
 use crate::harness::{eventually, services};
 
@@ -328,7 +328,7 @@ async fn a_paused_sink_sends_nothing_over_a_restart_and_a_database_is_read_for_a
     }
     crm.wait_taken(5, SOON).await;
     wait_rows(&database, 5).await;
-    let order: Vec<i64> = crm.taken().iter().map(|call| call.sequence()).collect();
+    let order: Vec<i64> = crm.taken().iter().map(Call::sequence).collect();
     assert_eq!((order, crm.calls().len()), (vec![0, 1, 2, 3, 4], 5));
     eventually("a trace to its ends", SOON, async || {
         let traced = with(&bridge.setup, &["trace", "evt-2", "--source", "shop", "--json"]).await;

@@ -126,7 +126,7 @@ impl Random {
         let given = given("HOOKBRIDGE_TEST_SEED").map(|seed| seed.parse().expect("HOOKBRIDGE_TEST_SEED is a number"));
         let seed = given.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
         progress(&format!("{test}: HOOKBRIDGE_TEST_SEED={seed}"));
-        Self(seed)
+        Self::from(seed)
     }
 
     pub(crate) fn from(seed: u64) -> Self {
