@@ -274,6 +274,10 @@ impl Bridge {
         self.process.signal("HUP");
     }
 
+    pub(crate) fn has_ended(&self) -> bool {
+        self.process.has_ended()
+    }
+
     pub(crate) fn wait_ended(&mut self, bound: Duration) -> ExitStatus {
         self.process.wait_ended(bound).unwrap_or_else(|error| panic!("{error}"))
     }
