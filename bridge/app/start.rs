@@ -21,6 +21,7 @@ use crate::deliver::{dead, receipt};
 use crate::kafka::{self, Cleanup, Client, TopicPlan, preflight};
 use crate::schema::EventSchema;
 use crate::schema::registry::{self, Registry};
+use crate::sinks;
 
 /// Connections that the kernel holds for us while the loop does not accept: a burst of senders, not a queue.
 const BACKLOG: u32 = 1024;
@@ -189,7 +190,8 @@ pub(crate) fn topic_plans(config: &Config) -> Vec<TopicPlan> {
             let receipts = plan(receipt::topic(prefix, &sink.name, &events));
             TopicPlan { partitioned_as: Some(events), ..receipts }
         });
-        receipts.chain([plan(dead::topic(prefix, &sink.name))]).collect::<Vec<_>>()
+        let copies = outputs(sink, prefix).into_iter().map(plan);
+        receipts.chain([plan(dead::topic(prefix, &sink.name))]).chain(copies).collect::<Vec<_>>()
     });
     // One order after the other, and no more of them than there are sinks.
     let control = TopicPlan {
@@ -201,9 +203,15 @@ pub(crate) fn topic_plans(config: &Config) -> Vec<TopicPlan> {
     events.chain(quarantine).chain(of_sinks).chain([control]).collect()
 }
 
+/// The topics that a Kafka sink writes to, each once.
+fn outputs(sink: &config::Sink, prefix: &str) -> BTreeSet<String> {
+    let SinkKind::Kafka { topic } = &sink.kind else { return BTreeSet::new() };
+    sink.events.iter().map(|event| sinks::kafka::topic(prefix, topic, event)).collect()
+}
+
 /// Whether a sink keeps receipts in Kafka, and dead letters with them.
 pub(crate) fn has_receipts(sink: &config::Sink) -> bool {
-    matches!(sink.kind, SinkKind::Http(_) | SinkKind::Postgres(_))
+    matches!(sink.kind, SinkKind::Http(_) | SinkKind::Postgres(_) | SinkKind::Kafka { .. })
 }
 
 /// The largest record that we write: a request's whole body, as an event or in quarantine, with its headers and the

@@ -5,8 +5,6 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Feature {
     SourcePreset,
-    SinkHttp,
-    SinkKafka,
     SinkPreset,
     Alerts,
 }
@@ -14,7 +12,6 @@ pub(super) enum Feature {
 /// Feature, and what is to be said of it.
 const NOT_BUILT: &[(Feature, &str)] = &[
     (Feature::SourcePreset, "is not in the catalogue of this version"),
-    (Feature::SinkKafka, "is not built yet: it comes with delivery to Kafka"),
     (Feature::SinkPreset, "is not in the catalogue of this version"),
     (Feature::Alerts, "is not built yet: it comes with alerting"),
 ];

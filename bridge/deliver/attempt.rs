@@ -270,6 +270,7 @@ impl Context {
                 writer: 0,
                 settled_at,
                 record: Arc::clone(record),
+                output: None,
             }
         };
         within.filter(|(_, course)| wanted(course)).map(receipt).collect()

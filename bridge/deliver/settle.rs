@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::keys::KeyId;
 use crate::kafka::consume::AssignmentEpoch;
-use crate::kafka::{NextOffset, Record, TopicPartition};
+use crate::kafka::{NextOffset, Record, TopicPartition, Write};
 use crate::outcome::SkipReason;
 
 /// What a receipt says became of a record.
@@ -90,6 +90,8 @@ pub struct Receipt {
     pub settled_at: Duration,
     /// As it came: what a parked receipt and a dead letter hold, and whose key the receipt has.
     pub record: Arc<Record>,
+    /// What a Kafka sink writes of it, in the same transaction.
+    pub output: Option<Arc<Write>>,
 }
 
 /// How far a partition has come, for the group's offsets.

@@ -110,6 +110,7 @@ impl Letter {
             writer: 0,
             settled_at: Duration::from_millis(u64::try_from(now_ms).unwrap_or_default()),
             record: Arc::new(record),
+            output: None,
         }
     }
 }

@@ -55,13 +55,19 @@ pub struct Kafka {
     preparing: tokio::sync::Mutex<()>,
 }
 
+/// The full name of the topic that an event type is copied to: `topic` may hold `{event_type}`, `prefix` is that of all
+/// topics.
+#[must_use]
+pub fn topic(prefix: &str, topic: &str, event_type: &str) -> String {
+    format!("{prefix}{}", topic.replace(PLACEHOLDER, event_type))
+}
+
 impl Kafka {
     /// `topic` may hold `{event_type}`; `prefix` is that of all topics; `events`: the event types that the sink takes.
     #[must_use]
     pub fn new(prefix: &str, topic: &str, events: &[String], registry: Registry) -> Self {
-        let name = |event: &String| format!("{prefix}{}", topic.replace(PLACEHOLDER, event)).into();
         Self {
-            topics: events.iter().map(|event| (event.clone(), name(event))).collect(),
+            topics: events.iter().map(|event| (event.clone(), self::topic(prefix, topic, event).into())).collect(),
             registry,
             outputs: Mutex::default(),
             preparing: tokio::sync::Mutex::default(),

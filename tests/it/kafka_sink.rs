@@ -1,5 +1,6 @@
 //! What a Kafka sink writes, with a real registry: under its own topic's subject, and only what that has.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +14,11 @@ use hookbridge::sinks::kafka::Kafka;
 use hookbridge::sinks::{Delivery, Shape};
 use serde_json::json;
 
+use crate::harness::avro::Decoder as Avro;
+use crate::harness::bridge::{Bridge, Setup};
+use crate::harness::http::Connection;
 use crate::harness::process::free_port;
-use crate::harness::services;
+use crate::harness::{eventually, senders, services};
 
 const SCHEMA: &str = r#"{"type": "record", "name": "copy.Order", "fields": [
     {"name": "id", "type": "string"}, {"name": "note", "type": ["null", "string"], "default": null}]}"#;
@@ -114,4 +118,78 @@ async fn a_registry_that_is_down_is_waited_for() {
     let sink = Kafka::new("", "copies", &["order".to_owned()], down);
     let waits = sink.write(&delivery, &origin, &mut Scratch::default()).await;
     assert!(matches!(waits, Err(Outcome::Transient { .. })), "{waits:?}");
+}
+
+/// A start, a join of the group, and what is left to copy; after a kill also the transaction that it left open.
+const SOON: Duration = Duration::from_secs(90);
+
+fn setup(name: &str) -> Setup {
+    let tail = r"
+instance: a
+
+sinks:
+  copies:
+    type: kafka
+    events: [order_placed]
+    topic: copies.order_placed
+    map: del(.sequence)
+    where: .customer_id != 'nobody'
+"
+    .replace('\'', "\"");
+    Setup { tail, ..Setup::new(name) }
+}
+
+async fn send(bridge: &Bridge, customer: &str, numbers: std::ops::Range<usize>) {
+    let mut connection = Connection::open(bridge.port()).await.expect("the bridge takes connections");
+    for sequence in numbers {
+        let id = format!("{customer}-{sequence}");
+        let body =
+            format!(r#"{{"type": "order_placed", "data": {{"customer_id": "{customer}", "sequence": {sequence}}}}}"#);
+        let answer = connection.send(&senders::standard("shop", &id, body.as_bytes())).await.expect("an answer");
+        assert!(answer.is_success(), "{}", answer.text());
+    }
+}
+
+/// What a reader of committed records sees of the copies: by key, the event ids in their order.
+fn copies(bridge: &Bridge) -> BTreeMap<String, Vec<String>> {
+    let mut copies: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for record in services().read(&[&bridge.topic("copies.order_placed")]) {
+        let key = String::from_utf8(record.key.clone().expect("a key")).expect("text");
+        copies.entry(key).or_default().push(record.header("ce_id").expect("an event id").to_owned());
+    }
+    copies
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_event_is_copied_once_and_in_order_whatever_dies() {
+    let mut bridge = Bridge::start(setup("copies")).await;
+    let customers: Vec<String> = (0..12).map(|number| format!("c{number}")).collect();
+    let mut expected: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for round in 0..3 {
+        for customer in &customers {
+            send(&bridge, customer, round * 20..(round + 1) * 20).await;
+            let ids = (round * 20..(round + 1) * 20).map(|sequence| format!("{customer}-{sequence}"));
+            expected.entry(customer.clone()).or_default().extend(ids);
+        }
+        send(&bridge, "nobody", round..round + 1).await;
+        // Somewhere within its transactions.
+        bridge.kill9();
+        bridge.restart();
+        bridge.wait_ready().await;
+    }
+    let total: usize = expected.values().map(Vec::len).sum();
+    let copied = eventually("every event to be copied", SOON, async || {
+        let copied = copies(&bridge);
+        (copied.values().map(Vec::len).sum::<usize>() >= total).then_some(copied)
+    })
+    .await;
+    assert_eq!(copied, expected, "once each, in order, and none of what the filter leaves out");
+
+    let mut decoder = Avro::new(&bridge.setup.registry);
+    for record in services().read(&[&bridge.topic("copies.order_placed")]) {
+        let copy = decoder.decode(record.value.as_deref().expect("a copy")).await;
+        assert_eq!(copy["sequence"], 0, "what the map took out has its default: {copy}");
+    }
+    let receipts = services().read(&[&bridge.topic("receipts.copies.events.order_placed")]);
+    assert_eq!(receipts.len(), total + 3, "a receipt for each event, those of nobody too");
 }

@@ -10,6 +10,10 @@ use crate::deliver::drive::{Names, Target, Worker};
 use crate::deliver::machine::Settings;
 use crate::kafka::{Consumer, TransactionalId};
 use crate::sinks::http::Http;
+use crate::sinks::kafka::Kafka;
+
+/// Records that a Kafka sink encodes side by side: none of it waits for anybody, so that more would only wait for a core.
+const WRITERS: usize = 16;
 
 /// Of each partition's window: a second's work of a fast sink, so that a commit on its way holds nobody up.
 const WINDOW_RECORDS: usize = 4_000;
@@ -32,12 +36,21 @@ impl Maker {
     pub(super) fn driven(&self) -> Result<Option<Worker>, Error> {
         let Surroundings { client, registry, told, instance, real_cluster, largest, .. } = &*self.around;
         let recipe = &*self.recipe;
-        let SinkKind::Http(http) = &recipe.config.kind else { return Ok(None) };
         if !real_cluster {
             return Ok(None);
         }
-        let name = recipe.config.name.as_str();
-        let target = Http::new(name, http, &recipe.allow).map_err(|source| self.impossible(source.into()))?;
+        let config::Sink { name, events, kind, .. } = &recipe.config;
+        let (target, concurrency, pacing) = match kind {
+            SinkKind::Http(http) => {
+                let target = Http::new(name, http, &recipe.allow).map_err(|source| self.impossible(source.into()))?;
+                (Target::Http(target), http.concurrency, http.pacing)
+            }
+            SinkKind::Kafka { topic } => {
+                let target = Kafka::new(&recipe.prefix, topic, events, registry.clone());
+                (Target::Kafka(target), WRITERS, config::Pacing::default())
+            }
+            SinkKind::Postgres(_) | SinkKind::Preset(_) => return Ok(None),
+        };
         let topics: Vec<String> = recipe.topics.keys().cloned().collect();
         let prefix = format!("{}hookbridge", recipe.prefix);
         Ok(Some(Worker {
@@ -48,8 +61,8 @@ impl Maker {
             transactional_id: TransactionalId::new(&prefix, name, instance),
             registry: registry.clone(),
             policy: self.policy.clone(),
-            target: Target::Http(target),
-            settings: settings(&recipe.config, http.concurrency, http.pacing),
+            target,
+            settings: settings(&recipe.config, concurrency, pacing),
             largest: *largest,
             observer: Arc::clone(&told.observer),
             paused: self.around.control.paused(name),
@@ -58,7 +71,10 @@ impl Maker {
 }
 
 fn settings(sink: &config::Sink, concurrency: usize, pacing: config::Pacing) -> Settings {
-    let guarantee = sink.guarantee.unwrap_or(Guarantee::EffectivelyOnce);
+    let guarantee = sink.guarantee.unwrap_or(match sink.kind {
+        SinkKind::Kafka { .. } => Guarantee::ExactlyOnce,
+        _ => Guarantee::EffectivelyOnce,
+    });
     // `dedupe.window` is what the file says of the receiver's memory as well: past it an id protects nothing.
     let vendor_window: Option<Duration> = (guarantee == Guarantee::EffectivelyOnce).then_some(pacing.dedupe_window);
     Settings {

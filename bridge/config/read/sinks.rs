@@ -115,13 +115,7 @@ fn kind(map: &mut Map<'_>) -> Option<Kind> {
             "write `type: postgres`, `type: kafka`, `type: http`, or a `preset`",
         ),
         (true, false) => {
-            let read = kind.choice(Kind::TYPES)?;
-            match read {
-                Kind::Http => kind.needs(Feature::SinkHttp, "`type: http`"),
-                Kind::Kafka => kind.needs(Feature::SinkKafka, "`type: kafka`"),
-                Kind::Postgres | Kind::Preset => {}
-            }
-            return Some(read);
+            return kind.choice(Kind::TYPES);
         }
         (false, true) => {
             preset.needs(Feature::SinkPreset, &format!("the preset {}", preset.quoted()));

@@ -12,7 +12,7 @@ use super::Target;
 use crate::deliver::attempt::{Preparation, Prepared};
 use crate::deliver::machine::{CallId, Ended};
 use crate::kafka::Record;
-use crate::outcome::Outcome;
+use crate::schema::plan::Scratch;
 
 /// What every member has.
 pub(super) struct Desk {
@@ -64,8 +64,9 @@ impl Crew {
         self.members.push(orders);
         let (desk, done) = (Arc::clone(&self.desk), self.done.clone());
         self.tasks.spawn(async move {
+            let mut scratch = Scratch::default();
             while let Some(Order { call, record }) = waiting.recv().await {
-                let (ended, sent) = desk.attempt(&record).await;
+                let (ended, sent) = desk.attempt(&record, &mut scratch).await;
                 drop(record);
                 if done.send(Done { member, call, ended, sent }).await.is_err() {
                     return;
@@ -94,14 +95,11 @@ impl Crew {
 
 impl Desk {
     /// What it came to, and whether the sink has seen it.
-    async fn attempt(&self, record: &Record) -> (Ended, bool) {
+    async fn attempt(&self, record: &Record, scratch: &mut Scratch) -> (Ended, bool) {
         match self.preparation.prepare(&self.sink, record).await {
             Err(unfit) => (Ended::Failed(unfit.outcome), false),
             Ok(Prepared::Skip(reason)) => (Ended::Skipped(reason), false),
-            Ok(Prepared::Send(delivery)) => match self.target.send(&delivery).await {
-                Outcome::Delivered => (Ended::Delivered, true),
-                outcome => (Ended::Failed(outcome), true),
-            },
+            Ok(Prepared::Send(delivery)) => (self.target.send(&delivery, record, scratch).await, true),
         }
     }
 }

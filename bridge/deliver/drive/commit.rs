@@ -51,17 +51,17 @@ impl Filled {
     }
 }
 
-/// A receipt, and behind it the dead letter that it is of.
+/// A receipt, and behind it the dead letter that it is of, or what a Kafka sink writes of the event.
 pub(in crate::deliver) fn writes_of(
     receipt: &Receipt,
     names: &Names,
     schema_id: u32,
 ) -> impl Iterator<Item = Write> + use<> {
-    let letter = match receipt.fate {
+    let beside = match receipt.fate {
         Fate::Dead(reason) => Some(dead_letter(receipt, reason.name(), names)),
-        _ => None,
+        _ => receipt.output.as_deref().cloned(),
     };
-    std::iter::once(receipt_write(receipt, names, schema_id)).chain(letter)
+    std::iter::once(receipt_write(receipt, names, schema_id)).chain(beside)
 }
 
 fn receipt_write(receipt: &Receipt, names: &Names, schema_id: u32) -> Write {

@@ -34,7 +34,7 @@ use self::commit::{Filled, commit};
 use self::fetch::Bodies;
 use self::read::{Readings, Told, Wanted};
 use super::attempt::Preparation;
-use super::machine::{Action, Arrived, Input, Machine, Settings, TxnId};
+use super::machine::{self, Action, Arrived, Input, Machine, Settings, TxnId};
 use super::settle::{Transaction, TxnAnswer};
 use super::{Error, LAG_EVERY, Observer, Policy, Routes, State, leave, random};
 use crate::clock;
@@ -42,9 +42,11 @@ use crate::kafka::consume::{Consumer, Control, Event, StartAt, Trouble};
 use crate::kafka::transact::Counts;
 use crate::kafka::{self, Client, Fetcher, Membership, Record, TopicPartition, TransactionalId, Transactor};
 use crate::outcome::Outcome;
+use crate::schema::plan::Scratch;
 use crate::schema::{Decoder, Registry};
 use crate::sinks::Delivery;
 use crate::sinks::http::Http;
+use crate::sinks::kafka::Kafka;
 
 /// Ended calls that are taken in one turn of the loop: enough to make its cost small, few enough for a timer to be heard.
 const DONE_AT_ONCE: usize = 64;
@@ -56,13 +58,20 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub enum Target {
     Http(Http),
+    Kafka(Kafka),
 }
 
 impl Target {
-    async fn send(&self, delivery: &Delivery) -> Outcome {
-        match self {
+    async fn send(&self, delivery: &Delivery, origin: &Record, scratch: &mut Scratch) -> machine::Ended {
+        let outcome = match self {
             Self::Http(http) => http.send(delivery).await,
-        }
+            // Nothing is sent before the transaction: until then it is a record that could be written.
+            Self::Kafka(kafka) => match kafka.write(delivery, origin, scratch).await {
+                Ok(output) => return machine::Ended::Written(Arc::new(output)),
+                Err(outcome) => outcome,
+            },
+        };
+        if outcome == Outcome::Delivered { machine::Ended::Delivered } else { machine::Ended::Failed(outcome) }
     }
 }
 

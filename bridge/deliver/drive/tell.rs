@@ -37,7 +37,7 @@ where
 /// The class of a call for the metrics. `None`: the sink was not called, on purpose.
 pub(super) fn class(ended: &Ended, sent: bool) -> Option<&'static str> {
     match ended {
-        Ended::Delivered => sent.then(|| Outcome::Delivered.class()),
+        Ended::Delivered | Ended::Written(_) => sent.then(|| Outcome::Delivered.class()),
         Ended::Skipped(_) => None,
         Ended::Failed(outcome) => Some(outcome.class()),
     }

@@ -60,7 +60,7 @@ impl Line {
     fn learn(&mut self, id: CallId, key: KeyId, ended: &Ended, turn: &mut Turn<'_>) {
         let probe = self.calls.get(&id).is_some_and(|call| call.probe);
         match ended {
-            Ended::Delivered => {
+            Ended::Delivered | Ended::Written(_) => {
                 self.breaker.delivered(key);
                 self.answered(turn);
             }
@@ -93,12 +93,12 @@ impl Line {
             self.breaker.probe_again();
         }
         match ended {
-            Ended::Delivered => {
+            Ended::Delivered | Ended::Written(_) => {
                 if sent {
                     self.breaker.delivered(key);
                     self.answered(turn);
                 }
-                self.conclude(partition, id, Fate::Delivered, String::new(), Some(Ended::Delivered), turn.now);
+                self.conclude(partition, id, Fate::Delivered, String::new(), Some(ended), turn.now);
             }
             Ended::Skipped(reason) => {
                 self.conclude(

@@ -10,7 +10,7 @@ use crate::config::units::Rate;
 use crate::deliver::settle::{Followed, Receipt, Transaction, TxnAnswer};
 use crate::deliver::window::Limits;
 use crate::kafka::consume::AssignmentEpoch;
-use crate::kafka::{NextOffset, Record, TopicPartition};
+use crate::kafka::{NextOffset, Record, TopicPartition, Write};
 use crate::outcome::{Outcome, SkipReason};
 
 /// How a sink is to be treated.
@@ -57,6 +57,8 @@ pub struct TxnId(pub u64);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
     Delivered,
+    /// A record for the sink's own topic, which is delivered once the transaction that holds it is committed.
+    Written(Arc<Write>),
     /// Not for this sink, or without consent.
     Skipped(SkipReason),
     Failed(Outcome),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::partition::{Conclusion, Partition};
-use super::step::{Action, Notice, TxnId};
+use super::step::{Action, Ended, Notice, TxnId};
 use super::{Machine, Turn};
 use crate::deliver::keys::Place;
 use crate::deliver::retry;
@@ -173,6 +173,7 @@ impl Conclusion {
             writer,
             settled_at: now,
             record: Arc::clone(&self.record),
+            output: if let Some(Ended::Written(output)) = &self.ended { Some(Arc::clone(output)) } else { None },
         }
     }
 }

@@ -168,6 +168,7 @@ mod tests {
             // The highest bit, too.
             writer: u64::MAX - 6,
             settled_at: Duration::from_secs(1_700_000_062),
+            output: None,
             record: Arc::new(record),
         }
     }
