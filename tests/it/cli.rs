@@ -84,7 +84,7 @@ fn a_missing_configuration_is_a_configuration_error() {
 fn run_refuses_by_name_what_is_not_built_yet() {
     let file = good_configuration();
     let mut text = std::fs::read_to_string(&file).unwrap();
-    text.push_str("  mirror: { type: kafka, events: [order_placed], topic: mirror }\n");
+    text.push_str("  mirror: { preset: mirror, api_key: k, events: [order_placed], purpose: none }\n");
     std::fs::write(&file, text).unwrap();
     let ran = run(&["run", "--config", file.to_str().unwrap()], b"");
     assert_eq!(ran.code, Some(78), "{}{}", ran.out, ran.err);

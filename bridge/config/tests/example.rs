@@ -176,7 +176,7 @@ fn the_example_passes_with_warnings_and_what_is_not_built_is_named() {
     let loaded = loaded();
     let paths = |problems: &[Problem]| problems.iter().map(|problem| problem.at.path.clone()).collect::<Vec<_>>();
     assert_eq!(paths(&loaded.warnings), ["sources.stripe.events[0].map"]);
-    assert_eq!(paths(&loaded.not_built), ["sinks.analytics.type", "sinks.klaviyo.preset", "alerts"]);
+    assert_eq!(paths(&loaded.not_built), ["sinks.klaviyo.preset", "alerts"]);
     assert!(loaded.not_built.iter().all(|problem| problem.message.contains("`run` refuses it")));
 }
 
