@@ -92,23 +92,21 @@ impl Instance {
 
     /// Handles all that waits: librdkafka's log, errors, statistics, reports.
     pub(super) fn serve(&self) {
+        while self.serve_one() {}
+    }
+
+    /// Handles the next thing that waits; whether there was one.
+    fn serve_one(&self) -> bool {
         let served = &self.notes().served;
-        loop {
-            let before = served.load(Ordering::Relaxed);
-            self.producer.poll(Duration::ZERO);
-            if served.load(Ordering::Relaxed) == before {
-                return;
-            }
-        }
+        let before = served.load(Ordering::Relaxed);
+        self.producer.poll(Duration::ZERO);
+        served.load(Ordering::Relaxed) != before
     }
 
     /// Handles what waits, or waits a moment.
     #[allow(clippy::disallowed_methods, reason = "librdkafka's queue has no event that rdkafka would let us await")]
     fn wait(&self) {
-        let served = &self.notes().served;
-        let before = served.load(Ordering::Relaxed);
-        self.producer.poll(Duration::ZERO);
-        if served.load(Ordering::Relaxed) == before {
+        if !self.serve_one() {
             thread::sleep(LOOK_AGAIN);
         }
     }
