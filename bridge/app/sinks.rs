@@ -179,7 +179,7 @@ impl Recipe {
         }
         Self {
             topics,
-            group: format!("{}hookbridge.{}", config.kafka.topic_prefix, sink.name),
+            group: deliver::group(&config.kafka.topic_prefix, &sink.name),
             prefix: config.kafka.topic_prefix.clone(),
             allow: config.egress.allow.clone(),
             config: sink.clone(),
@@ -244,8 +244,7 @@ impl Maker {
 
     /// Whether a worker could be made, without a member of the group.
     fn check(&self) -> Result<(), Error> {
-        // What a Kafka sink needs is asked of the registry, event type by event type.
-        if self.around.real_cluster && matches!(self.recipe.config.kind, SinkKind::Kafka { .. }) {
+        if self.driven_target()?.is_some() {
             return Ok(());
         }
         self.target().map(drop).map_err(|source| self.impossible(source))

@@ -4,13 +4,11 @@ mod shown;
 
 pub(super) use self::shown::{stage_json, stage_line};
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::ops::ControlFlow;
-use std::time::Duration;
 
 use self::shown::Shown;
-use super::desk::{Choice, Desk, Ended, Progress, Sieve};
+use super::desk::{Choice, Desk, Ended, Sieve, read_all};
 use super::values::Values;
 use super::{Common, Exit, report};
 use crate::app::way_back;
@@ -21,10 +19,7 @@ use crate::deliver::{Verdict, dead, receipt};
 use crate::kafka::{self, Limits, Outgoing, Publisher};
 use crate::outcome::Outcome;
 use crate::replay::dead::{Letter, Letters, Standing};
-use crate::replay::receipts::{Receipts, Trails};
-
-/// A producer's clock may be behind the one that wrote the dead letter.
-const CLOCKS: Duration = Duration::from_secs(10 * 60);
+use crate::replay::receipts::Trails;
 
 /// Records that are handed to Kafka before they are awaited: what fails leaves few behind it.
 const AT_ONCE: usize = 500;
@@ -139,22 +134,8 @@ impl Found {
 
 fn find(desk: &Desk, sink: &Sink, choice: &Choice, err: &mut dyn Write) -> Result<Found, Ended> {
     let topic = dead::topic(desk.prefix(), &sink.name);
-    let existing = desk.client.existing(std::slice::from_ref(&topic))?;
     let mut letters = Letters::default();
-    let mut too_many = None;
-    let (mut progress, mut read) = (Progress::of(&topic), 0);
-    if !existing.is_empty() {
-        desk.client.peek(&existing, choice.begin())?.to_the_end(|record| {
-            read += 1;
-            progress.tell(read);
-            too_many = letters.take(record).err();
-            if too_many.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-    }
-    drop(progress);
-    if let Some(error) = too_many {
-        return Err(error.into());
-    }
+    read_all(&desk.client, &topic, choice.begin(), |record| letters.take(record))?;
     if letters.foreign > 0 {
         writeln!(err, "{} record(s) of {topic} are no dead letters of hookbridge, and were left out", letters.foreign)?;
     }
@@ -168,20 +149,8 @@ fn trails(desk: &Desk, sink: &Sink, letters: &[Letter]) -> Result<Trails, Ended>
     let Some(first_ms) = letters.iter().filter_map(|letter| letter.record.timestamp_ms).min() else {
         return Ok(Trails::default());
     };
-    let mut topics: Vec<String> =
-        letters.iter().map(|letter| receipt::topic(desk.prefix(), &sink.name, &letter.grave.origin_topic)).collect();
-    topics.sort_unstable();
-    topics.dedup();
-    let receipts = Receipts {
-        client: desk.client.clone(),
-        registry: desk.registry.clone(),
-        group: desk.reader_group(),
-        topics: desk.client.existing(&topics)?,
-        since_ms: first_ms - i64::try_from(CLOCKS.as_millis()).unwrap_or_default(),
-    };
-    let wanted: HashSet<_> = letters.iter().map(|letter| letter.grave.delivery_id).collect();
-    let mut progress = Progress::of(format!("receipts of {}", sink.name));
-    Ok(desk.runtime.block_on(receipts.of(wanted, |read| progress.tell(read)))?)
+    let topics = letters.iter().map(|letter| letter.grave.origin_topic.as_str());
+    desk.trails(sink, topics, first_ms, letters.iter().map(|letter| letter.grave.delivery_id).collect())
 }
 
 /// Those that were asked for, with what is shown of them.
@@ -294,7 +263,9 @@ fn replay(
     let found = find(&desk, &sink, &args.choice, err)?;
     let named = |letter: &Letter| args.which.is_empty() || args.which.iter().any(|which| is_named(letter, which));
     let chosen = chosen(&desk, &found, &args.choice, named, err)?;
-    for which in args.which.iter().filter(|which| !found.letters.iter().any(|letter| is_named(letter, which))) {
+    let mut missing = args.which.clone();
+    missing.retain(|which| !found.letters.iter().any(|letter| is_named(letter, which)));
+    for which in &missing {
         writeln!(err, "error: there is no dead letter {which}")?;
     }
     if chosen.is_empty() {
@@ -303,13 +274,12 @@ fn replay(
     if matches!(sink.kind, SinkKind::Postgres(_)) {
         return by_rewind(&sink, &chosen, err);
     }
-    let sendable: Vec<&(&Letter, Shown)> =
-        chosen.iter().filter(|one| found.standing(one.0).may_be_sent_again()).collect();
-    for (letter, shown) in chosen.iter().filter(|one| !found.standing(one.0).may_be_sent_again()) {
+    let (sendable, left_alone): (Vec<_>, Vec<_>) =
+        chosen.iter().partition(|(letter, _)| found.standing(letter).may_be_sent_again());
+    for (letter, shown) in left_alone {
         said(common, shown, "left_alone", Some(found.standing(letter).name()), out)?;
     }
-    let missing = args.which.iter().any(|which| !found.letters.iter().any(|letter| is_named(letter, which)));
-    let exit = if missing { Exit::Problems } else { Exit::Fine };
+    let exit = if missing.is_empty() { Exit::Fine } else { Exit::Problems };
     if args.dry_run {
         let rehearsed = rehearse(common, desk, &sink, &sendable, out, err)?;
         return Ok(if rehearsed == Exit::Fine { exit } else { rehearsed });

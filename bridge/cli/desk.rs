@@ -1,9 +1,12 @@
 //! What the commands of the way back have at hand: the configuration, Kafka, the registry; and how they end.
 
+use std::collections::{BTreeSet, HashSet};
 use std::io::{self, IsTerminal as _, Write};
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
+use uuid::Uuid;
 
 use super::check::logging;
 use super::{Common, Exit, report};
@@ -12,11 +15,16 @@ use crate::app::compile::{Compiled, compile};
 use crate::app::start::max_record;
 use crate::clock;
 use crate::config::{self, Sink};
+use crate::deliver::receipt;
 use crate::expr::{self, Json, Program};
 use crate::kafka::peek::Begin;
-use crate::kafka::{self, Client};
+use crate::kafka::{self, Client, Record};
+use crate::replay::receipts::{Receipts, Trails};
 use crate::replay::{TooMany, receipts};
 use crate::schema::registry::{self, Registry};
+
+/// Receipts and what they are of were written by the clocks of several machines.
+const CLOCKS: Duration = Duration::from_secs(10 * 60);
 
 /// A command that looks into Kafka.
 pub(super) struct Desk {
@@ -168,6 +176,41 @@ impl Desk {
         Err(Ended::Said(Exit::Usage))
     }
 
+    /// What a sink has written of the events of these topics, from some time on (milliseconds since the epoch).
+    pub(super) fn receipts<'t>(
+        &self,
+        sink: &Sink,
+        events: impl IntoIterator<Item = &'t str>,
+        since_ms: i64,
+    ) -> Result<Receipts, Ended> {
+        let topics: BTreeSet<String> =
+            events.into_iter().map(|topic| receipt::topic(self.prefix(), &sink.name, topic)).collect();
+        Ok(Receipts {
+            client: self.client.clone(),
+            registry: self.registry.clone(),
+            group: self.reader_group(),
+            topics: self.client.existing(&topics.into_iter().collect::<Vec<_>>())?,
+            since_ms,
+        })
+    }
+
+    /// What became of these deliveries, whose events are of these topics and were there at `first_ms`.
+    pub(super) fn trails<'t>(
+        &self,
+        sink: &Sink,
+        events: impl IntoIterator<Item = &'t str>,
+        first_ms: i64,
+        wanted: HashSet<Uuid>,
+    ) -> Result<Trails, Ended> {
+        let since_ms = first_ms - i64::try_from(CLOCKS.as_millis()).unwrap_or_default();
+        let receipts = self.receipts(sink, events, since_ms)?;
+        if receipts.topics.is_empty() {
+            return Ok(Trails::default());
+        }
+        let mut progress = Progress::of(format!("receipts of {}", sink.name));
+        Ok(self.runtime.block_on(receipts.of(wanted, |read| progress.tell(read)))?)
+    }
+
     /// The full names of the topics that hold a sink's events.
     pub(super) fn event_topics(&self, sink: &Sink) -> Vec<String> {
         let events = &self.compiled.config.events;
@@ -177,6 +220,28 @@ impl Desk {
         topics.dedup();
         topics
     }
+}
+
+/// Hands over every record of a topic, from there to its present end; of one that does not exist, none.
+pub(super) fn read_all(
+    client: &Client,
+    topic: &str,
+    begin: Begin,
+    mut take: impl FnMut(Record) -> Result<(), TooMany>,
+) -> Result<(), Ended> {
+    let existing = client.existing(&[topic.to_owned()])?;
+    if existing.is_empty() {
+        return Ok(());
+    }
+    let mut too_many = None;
+    let (mut progress, mut read) = (Progress::of(topic), 0);
+    client.peek(&existing, begin)?.to_the_end(|record| {
+        read += 1;
+        progress.tell(read);
+        too_many = take(record).err();
+        if too_many.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    too_many.map_or(Ok(()), |error| Err(error.into()))
 }
 
 fn names<'a>(names: impl Iterator<Item = &'a String>) -> String {

@@ -4,10 +4,9 @@ mod replay;
 mod shown;
 
 use std::io::{self, Write};
-use std::ops::ControlFlow;
 
 use self::shown::Shown;
-use super::desk::{Choice, Desk, Ended, Progress, Sieve};
+use super::desk::{Choice, Desk, Ended, Sieve, read_all};
 use super::{Common, Exit, no_such_source};
 use crate::app::start::quarantine_topic;
 use crate::kafka::Client;
@@ -126,23 +125,8 @@ pub(super) fn quarantine(
 
 /// A source's quarantine, from some time on.
 fn read(client: &Client, topic: &str, begin: Begin, err: &mut dyn Write) -> Result<Quarantine, Ended> {
-    let existing = client.existing(&[topic.to_owned()])?;
     let mut quarantine = Quarantine::default();
-    if existing.is_empty() {
-        return Ok(quarantine);
-    }
-    let mut too_many = None;
-    let (mut progress, mut read) = (Progress::of(topic), 0);
-    client.peek(&existing, begin)?.to_the_end(|record| {
-        read += 1;
-        progress.tell(read);
-        too_many = quarantine.take(record).err();
-        if too_many.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
-    drop(progress);
-    if let Some(error) = too_many {
-        return Err(error.into());
-    }
+    read_all(client, topic, begin, |record| quarantine.take(record))?;
     if quarantine.foreign > 0 {
         let foreign = quarantine.foreign;
         writeln!(err, "{foreign} record(s) of {topic} are no requests of hookbridge, and were left out")?;

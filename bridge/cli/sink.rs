@@ -18,9 +18,8 @@ use crate::cli::desk::{Progress, ago_ms};
 use crate::config::units::parse_duration;
 use crate::config::{Purpose, Sink, SinkKind};
 use crate::control::{self, Control, Orders};
-use crate::deliver::{dead, receipt};
+use crate::deliver::{self, dead};
 use crate::kafka::lag::Standing;
-use crate::replay::receipts::Receipts;
 use crate::sinks::postgres::{Postgres, Stand};
 
 #[derive(Debug, clap::Subcommand)]
@@ -197,7 +196,7 @@ fn show(
     err: &mut dyn Write,
 ) -> Result<Exit, Ended> {
     let sink = desk.sink(&args.sink, err)?;
-    let group = format!("{}hookbridge.{}", desk.prefix(), sink.name);
+    let group = deliver::group(desk.prefix(), &sink.name);
     let topics = desk.event_topics(sink);
     let lag = desk.runtime.block_on(desk.client.standings(&group, desk.client.existing(&topics)?))?;
     let (mut stands, mut exit) = (Vec::new(), Exit::Fine);
@@ -256,14 +255,7 @@ fn opened(sink: &Sink, postgres: &crate::config::Postgres, err: &mut dyn Write) 
 }
 
 fn counts(desk: &Desk, sink: &Sink, topics: &[String], since: Duration) -> Result<BTreeMap<&'static str, u64>, Ended> {
-    let topics: Vec<String> = topics.iter().map(|topic| receipt::topic(desk.prefix(), &sink.name, topic)).collect();
-    let receipts = Receipts {
-        client: desk.client.clone(),
-        registry: desk.registry.clone(),
-        group: desk.reader_group(),
-        topics: desk.client.existing(&topics)?,
-        since_ms: ago_ms(since),
-    };
+    let receipts = desk.receipts(sink, topics.iter().map(String::as_str), ago_ms(since))?;
     if receipts.topics.is_empty() {
         return Ok(BTreeMap::new());
     }

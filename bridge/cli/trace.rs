@@ -3,7 +3,6 @@
 mod found;
 mod shown;
 
-use std::collections::HashSet;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -13,13 +12,11 @@ use self::found::{Event, search};
 use self::shown::{AtSink, Trace};
 use super::desk::{Desk, Ended, ago_ms};
 use super::{Common, Exit, no_such_source, report};
-use crate::cli::desk::Progress;
 use crate::clock;
 use crate::config::units::parse_duration;
 use crate::config::{Sink, SinkKind};
-use crate::deliver::receipt;
 use crate::event::Identity;
-use crate::replay::receipts::Receipts;
+use crate::replay::receipts::Trails;
 use crate::sinks::postgres::Postgres;
 
 pub(super) const EXAMPLES: &str = "\
@@ -36,9 +33,6 @@ or waiting (nothing is known yet).
 
 Exit codes: 0 fine, 1 it was not found, or is dead at a sink or still in quarantine, 2 usage,
 69 Kafka, the registry or a database cannot be reached, 78 configuration";
-
-/// Of receipts and events: clocks of several machines.
-const CLOCKS: Duration = Duration::from_secs(10 * 60);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -121,31 +115,11 @@ fn delivery_id(event: &Event, sink: &str) -> Uuid {
     identity.delivery_id(sink)
 }
 
-fn receipts(
-    desk: &Desk,
-    sink: &Sink,
-    events: &[Event],
-    wanted: &[(usize, Uuid)],
-) -> Result<crate::replay::receipts::Trails, Ended> {
+fn receipts(desk: &Desk, sink: &Sink, events: &[Event], wanted: &[(usize, Uuid)]) -> Result<Trails, Ended> {
     let of_sink = wanted.iter().filter_map(|(place, _)| events.get(*place));
-    let mut topics: Vec<String> =
-        of_sink.clone().map(|event| receipt::topic(desk.prefix(), &sink.name, &event.topic)).collect();
-    topics.sort_unstable();
-    topics.dedup();
-    let since = of_sink.filter_map(|event| event.written_ms).min().unwrap_or_else(clock::now_ms);
-    let receipts = Receipts {
-        client: desk.client.clone(),
-        registry: desk.registry.clone(),
-        group: desk.reader_group(),
-        topics: desk.client.existing(&topics)?,
-        since_ms: since - i64::try_from(CLOCKS.as_millis()).unwrap_or_default(),
-    };
-    if receipts.topics.is_empty() {
-        return Ok(crate::replay::receipts::Trails::default());
-    }
-    let ids: HashSet<Uuid> = wanted.iter().map(|(_, id)| *id).collect();
-    let mut progress = Progress::of(format!("receipts of {}", sink.name));
-    Ok(desk.runtime.block_on(receipts.of(ids, |read| progress.tell(read)))?)
+    let first_ms = of_sink.clone().filter_map(|event| event.written_ms).min().unwrap_or_else(clock::now_ms);
+    let topics = of_sink.map(|event| event.topic.as_str());
+    desk.trails(sink, topics, first_ms, wanted.iter().map(|(_, id)| *id).collect())
 }
 
 /// The database knows what a missing receipt does not say.

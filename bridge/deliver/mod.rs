@@ -168,6 +168,12 @@ impl fmt::Debug for Worker {
     }
 }
 
+/// The consumer group of a sink; `prefix` is that of all topics.
+#[must_use]
+pub fn group(prefix: &str, sink: &str) -> String {
+    format!("{prefix}hookbridge.{sink}")
+}
+
 /// Delivers until `stop` says true (or its sender is gone), then ends what is under way, commits, and leaves the group.
 ///
 /// # Errors

@@ -74,15 +74,6 @@ impl Kafka {
         }
     }
 
-    /// The topics that it writes to, each once.
-    #[must_use]
-    pub fn topics(&self) -> Vec<Arc<str>> {
-        let mut topics: Vec<_> = self.topics.values().cloned().collect();
-        topics.sort_unstable();
-        topics.dedup();
-        topics
-    }
-
     /// What to write of an event; `origin` is the record that it was read from.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Error, Maker, Surroundings};
-use crate::config::{self, Guarantee, SinkKind};
+use crate::config::{self, Guarantee, Pacing, SinkKind};
 use crate::deliver::Limits;
 use crate::deliver::drive::{Names, Target, Worker};
 use crate::deliver::machine::Settings;
@@ -32,25 +32,33 @@ const MAX_OPEN: usize = 10_000;
 const MAX_TRANSACTION: usize = 5_000;
 
 impl Maker {
-    /// A worker with receipts, where the sink is of a kind that has them and the cluster has transactions.
-    pub(super) fn driven(&self) -> Result<Option<Worker>, Error> {
-        let Surroundings { client, registry, told, instance, real_cluster, largest, .. } = &*self.around;
+    /// Where a driven sink sends, and at what pace, where the sink is of a kind that has receipts and the cluster has
+    /// transactions.
+    pub(super) fn driven_target(&self) -> Result<Option<(Target, usize, Pacing)>, Error> {
         let recipe = &*self.recipe;
-        if !real_cluster {
+        if !self.around.real_cluster {
             return Ok(None);
         }
         let config::Sink { name, events, kind, .. } = &recipe.config;
-        let (target, concurrency, pacing) = match kind {
+        Ok(match kind {
             SinkKind::Http(http) => {
                 let target = Http::new(name, http, &recipe.allow).map_err(|source| self.impossible(source.into()))?;
-                (Target::Http(target), http.concurrency, http.pacing)
+                Some((Target::Http(target), http.concurrency, http.pacing))
             }
             SinkKind::Kafka { topic } => {
-                let target = Kafka::new(&recipe.prefix, topic, events, registry.clone());
-                (Target::Kafka(target), WRITERS, config::Pacing::default())
+                let target = Kafka::new(&recipe.prefix, topic, events, self.around.registry.clone());
+                Some((Target::Kafka(target), WRITERS, Pacing::default()))
             }
-            SinkKind::Postgres(_) | SinkKind::Preset(_) => return Ok(None),
-        };
+            SinkKind::Postgres(_) | SinkKind::Preset(_) => None,
+        })
+    }
+
+    /// A worker with receipts, where there is a [target](Self::driven_target) for it.
+    pub(super) fn driven(&self) -> Result<Option<Worker>, Error> {
+        let Some((target, concurrency, pacing)) = self.driven_target()? else { return Ok(None) };
+        let Surroundings { client, registry, told, instance, largest, .. } = &*self.around;
+        let recipe = &*self.recipe;
+        let name = &recipe.config.name;
         let topics: Vec<String> = recipe.topics.keys().cloned().collect();
         let prefix = format!("{}hookbridge", recipe.prefix);
         Ok(Some(Worker {
@@ -70,7 +78,7 @@ impl Maker {
     }
 }
 
-fn settings(sink: &config::Sink, concurrency: usize, pacing: config::Pacing) -> Settings {
+fn settings(sink: &config::Sink, concurrency: usize, pacing: Pacing) -> Settings {
     let guarantee = sink.guarantee.unwrap_or(match sink.kind {
         SinkKind::Kafka { .. } => Guarantee::ExactlyOnce,
         _ => Guarantee::EffectivelyOnce,
