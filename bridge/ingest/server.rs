@@ -293,6 +293,11 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(None)
+        // A sender that closes its half early still gets its answer, and one that has gone is not looked for while an
+        // answer is made: every such look would take a new read buffer, the old one being the request's until then.
+        .half_close(true)
+        // An answer is one small buffer: head and body in one piece are cheaper to hand over than in two.
+        .writev(false)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES)
         .http2()

@@ -123,8 +123,8 @@ async fn a_crowd_of_silent_connections_makes_room_and_one_that_was_answered_stay
     read_to_end(&mut silent[0]).await;
 }
 
-#[tokio::test]
-async fn where_every_request_is_being_answered_nobody_is_cut_for_another() {
+/// A server whose answers wait: it says when one is being made, and makes it when it is let.
+async fn hesitating(limits: Limits) -> (std::net::SocketAddr, Arc<Semaphore>, Arc<Semaphore>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (begun, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
@@ -141,7 +141,13 @@ async fn where_every_request_is_being_answered_nobody_is_cut_for_another() {
         }
     };
     let metrics = ServerMetrics::new(&Metrics::new().unwrap());
-    tokio::spawn(serve(listener, app, Limits { max_connections: 2, ..LIMITS }, metrics, std::future::pending()));
+    tokio::spawn(serve(listener, app, limits, metrics, std::future::pending()));
+    (address, begun, go)
+}
+
+#[tokio::test]
+async fn where_every_request_is_being_answered_nobody_is_cut_for_another() {
+    let (address, begun, go) = hesitating(Limits { max_connections: 2, ..LIMITS }).await;
     let ask = async || {
         let mut stream = TcpStream::connect(address).await.unwrap();
         exchange(&mut stream).await
@@ -161,6 +167,20 @@ async fn where_every_request_is_being_answered_nobody_is_cut_for_another() {
     for answer in [first, second, third] {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
+}
+
+#[tokio::test]
+async fn a_sender_that_closes_its_half_early_gets_its_answer_and_then_the_end() {
+    let (address, begun, go) = hesitating(LIMITS).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(REQUEST).await.unwrap();
+    drop(begun.acquire().await);
+    stream.shutdown().await.unwrap();
+    // The end of its half has to come before the answer is made.
+    tokio::time::sleep(PAUSE).await;
+    go.add_permits(1);
+    let all = tokio::time::timeout(Duration::from_secs(10), read_to_end(&mut stream)).await.unwrap();
+    assert!(all.starts_with("HTTP/1.1 200") && all.ends_with("fine"), "{all}");
 }
 
 #[tokio::test]
