@@ -19,7 +19,7 @@ use ledger::{Answer, Hits, Line, fingerprint};
 fn two_events() -> Evidence {
     let mut evidence = Evidence {
         uncommitted: ["evt_1", "evt_2"].map(str::to_owned).into(),
-        counted: Some(Counted { uncertain: 0, accepted: 2, deduplicated: 0, delivered: 2 }),
+        counted: Some(Counted { uncertain: 0, accepted: 2, deduplicated: 0, settled: 2 }),
         ..Evidence::default()
     };
     for number in 1..=2 {
@@ -235,5 +235,5 @@ fn a_vendor_who_is_given_too_little_too_much_or_in_another_order_is_seen() {
 #[test]
 fn counters_that_do_not_add_up_are_found() {
     assert_eq!(found(|evidence| evidence.counted.as_mut().unwrap().accepted = 1), ["miscounted"]);
-    assert_eq!(found(|evidence| evidence.counted.as_mut().unwrap().delivered = 1), ["miscounted"]);
+    assert_eq!(found(|evidence| evidence.counted.as_mut().unwrap().settled = 1), ["miscounted"]);
 }

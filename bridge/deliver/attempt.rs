@@ -80,6 +80,8 @@ enum Course {
         delivery_id: Uuid,
         event_id: String,
         received_at_ms: Option<i64>,
+        /// The sink had it already.
+        again: bool,
     },
     Skipped(SkipReason),
     /// With what the sink, or what comes before it, says.
@@ -113,6 +115,16 @@ impl Batch {
         true
     }
 
+    /// The sink had these already: offsets of records that were sent, in order.
+    fn repeated(&mut self, duplicates: &[i64]) {
+        for offset in duplicates {
+            let Ok(at) = self.items.binary_search_by_key(offset, Item::offset) else { continue };
+            if let Course::Sent { again, .. } = &mut self.courses[at] {
+                *again = true;
+            }
+        }
+    }
+
     fn halted(&self, at: usize, halt: Halt) -> Option<Halted> {
         let event_id = match self.courses.get(at)? {
             Course::Sent { event_id, .. } => Some(event_id.clone()),
@@ -124,6 +136,7 @@ impl Batch {
     fn settled(&self, until: usize) -> Vec<Settled> {
         let settle = |(item, course): (&Item, &Course)| {
             let (settlement, received_at_ms) = match course {
+                Course::Sent { again: true, .. } => (Settlement::Skipped(SkipReason::Duplicate), None),
                 Course::Sent { received_at_ms, .. } => (Settlement::Delivered, *received_at_ms),
                 Course::Skipped(reason) => (Settlement::Skipped(*reason), None),
                 Course::Dead { .. } => (Settlement::Dead, None),
@@ -168,6 +181,7 @@ impl Context {
         let mut halt = self.write_down(sink, records, &batch, 0..whole).await.err();
         while halt.is_none() && settled < whole {
             let progress = self.sink.deliver(claim, at, &batch.items[settled..]).await;
+            batch.repeated(&progress.duplicates);
             self.mention(sink, records, &batch, settled..settled + progress.settled).await;
             settled += progress.settled;
             halt = match progress.halt {
@@ -203,6 +217,7 @@ impl Context {
                         delivery_id: delivery.delivery_id,
                         event_id: delivery.identity.id.clone(),
                         received_at_ms: delivery.received_at_ms,
+                        again: false,
                     };
                     batch.push(Item::Send(delivery), course);
                 }
@@ -251,7 +266,10 @@ impl Context {
         let receipt = |(record, course): (&Arc<Record>, &Course)| {
             let by_place = || self.preparation.policy.routes.delivery_id(sink, record);
             let (delivery_id, fate, detail, attempts) = match course {
-                Course::Sent { delivery_id, .. } => (*delivery_id, Fate::Delivered, String::new(), 1),
+                Course::Sent { delivery_id, again, .. } => {
+                    let fate = if *again { Fate::Skipped(SkipReason::Duplicate) } else { Fate::Delivered };
+                    (*delivery_id, fate, String::new(), 1)
+                }
                 Course::Skipped(reason) => (by_place(), Fate::Skipped(*reason), String::new(), 0),
                 Course::Dead { detail, attempts } => {
                     (by_place(), Fate::Dead(DeadReason::Rejected), detail.clone(), *attempts)

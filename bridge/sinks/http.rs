@@ -96,7 +96,7 @@ impl Http {
                 outcome => return Progress::halted(settled, outcome),
             }
         }
-        Progress { settled: items.len(), halt: None }
+        Progress::whole(items.len())
     }
 
     /// One attempt at one event.

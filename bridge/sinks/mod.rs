@@ -82,13 +82,21 @@ impl Claim {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
     pub settled: usize,
+    /// Offsets of settled items whose events the sink had already, in order: nothing came of sending them again.
+    pub duplicates: Vec<i64>,
     /// `None`: the whole batch is settled.
     pub halt: Option<Halt>,
 }
 
 impl Progress {
+    /// Of a batch of so many items.
+    #[must_use]
+    pub fn whole(items: usize) -> Self {
+        Self { settled: items, duplicates: Vec::new(), halt: None }
+    }
+
     fn halted(settled: usize, outcome: Outcome) -> Self {
-        Self { settled, halt: Some(Halt::Answer(outcome)) }
+        Self { settled, duplicates: Vec::new(), halt: Some(Halt::Answer(outcome)) }
     }
 }
 
@@ -161,7 +169,7 @@ impl Sink {
         match (self, claim) {
             (Self::Postgres(postgres), Claim::Row(row)) => postgres.deliver(row, at, items).await,
             // Only Postgres gives rows, and the loop hands back what it was given.
-            (Self::Postgres(_), Claim::Group) => Progress { settled: 0, halt: Some(Halt::Fenced) },
+            (Self::Postgres(_), Claim::Group) => Progress { settled: 0, duplicates: vec![], halt: Some(Halt::Fenced) },
             (Self::Http(http), _) => http.deliver(items).await,
         }
     }

@@ -79,7 +79,7 @@ pub(crate) async fn rows(database: &Client) -> Vec<Row> {
 
 /// Sums of the bridges' counters; `None` where one does not answer.
 pub(crate) async fn counters(bridges: &[Bridge]) -> Option<Counted> {
-    let mut counted = Counted { uncertain: 0, accepted: 0, deduplicated: 0, delivered: 0 };
+    let mut counted = Counted { uncertain: 0, accepted: 0, deduplicated: 0, settled: 0 };
     for bridge in bridges {
         let metrics = bridge.metrics().await?;
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of what a run can hold")]
@@ -87,7 +87,9 @@ pub(crate) async fn counters(bridges: &[Bridge]) -> Option<Counted> {
         counted.uncertain += sum("hookbridge_dedupe_uncertain_total", &[]);
         counted.accepted += sum("hookbridge_events_accepted_total", &[]);
         counted.deduplicated += sum("hookbridge_events_deduplicated_total", &[]);
-        counted.delivered += sum("hookbridge_settlements_total", &[("sink", "warehouse"), ("outcome", "delivered")]);
+        for settled in [("outcome", "delivered"), ("reason", "duplicate")] {
+            counted.settled += sum("hookbridge_settlements_total", &[("sink", "warehouse"), settled]);
+        }
     }
     Some(counted)
 }

@@ -67,7 +67,8 @@ pub(crate) struct Counted {
     pub(crate) uncertain: u64,
     pub(crate) accepted: u64,
     pub(crate) deduplicated: u64,
-    pub(crate) delivered: u64,
+    /// Delivered, or removed by the sink's unique key.
+    pub(crate) settled: u64,
 }
 
 /// One thing that must not be, by its name.
@@ -435,10 +436,9 @@ impl<'a> Case<'a> {
         if self.figures.faults > 0 {
             return;
         }
-        // The sink counts what its unique key removed as delivered, record by record.
         let found = [
             ("accepted events", counted.accepted, self.figures.records as u64),
-            ("settled records", counted.delivered, self.figures.records as u64),
+            ("settled records", counted.settled, self.figures.records as u64),
         ];
         for (what, counted, is) in found.into_iter().filter(|(_, counted, is)| counted != is) {
             self.find("miscounted", format!("{counted} {what} are counted, and there are {is}"));

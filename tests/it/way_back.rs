@@ -365,6 +365,24 @@ async fn a_paused_sink_sends_nothing_over_a_restart_and_a_database_is_read_for_a
     })
     .await;
     assert_eq!(rows(&database).await, 5);
+    eventually("what was sent again to be counted as such", SOON, async || {
+        let metrics = bridge.metrics().await;
+        let settled = |outcome, reason| {
+            let labels = [("sink", "warehouse"), ("outcome", outcome), ("reason", reason)];
+            metrics.sum("hookbridge_settlements_total", &labels)
+        };
+        ([settled("delivered", ""), settled("skipped", "duplicate")] == [10.0, 5.0]).then_some(())
+    })
+    .await;
+    eventually("the receipts", SOON, async || {
+        let traced = with(setup, &["trace", "evt-2", "--json"]).await;
+        let traced = lines(&traced).remove(0);
+        let warehouse = traced["sinks"].as_array().unwrap().iter().find(|sink| sink["sink"] == "warehouse").unwrap();
+        let stages: Vec<&str> =
+            warehouse["receipts"].as_array().unwrap().iter().map(|stage| stage["outcome"].as_str().unwrap()).collect();
+        (stages == ["delivered", "delivered", "skipped"]).then_some(())
+    })
+    .await;
     let refused = with(setup, &["sink", "rewind", "crm", "--from-beginning", "--yes"]).await;
     assert_eq!(refused.code, Some(2), "{}{}", refused.out, refused.err);
 }

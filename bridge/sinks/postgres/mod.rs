@@ -5,7 +5,7 @@
 //! deliver  BEGIN
 //!          UPDATE hookbridge_offsets SET next_offset = <new>
 //!            WHERE sink, topic, partition AND next_offset = <expected> AND epoch = <claimed>   0 rows: fenced, ROLLBACK
-//!          INSERT ... ON CONFLICT (hb_delivery_id) DO NOTHING
+//!          INSERT ... ON CONFLICT (hb_delivery_id) DO NOTHING RETURNING hb_offset     missing: a duplicate
 //!          COMMIT                                                     no answer: in doubt, and the offset row decides
 //! ```
 //!
@@ -21,7 +21,7 @@ mod rows;
 mod session;
 mod tables;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -72,8 +72,16 @@ pub enum Error {
 pub struct Row {
     next_offset: i64,
     epoch: i64,
-    /// A COMMIT to this offset was sent and not answered.
-    in_doubt: Option<i64>,
+    /// A COMMIT was sent and not answered.
+    in_doubt: Option<Doubt>,
+}
+
+/// What is so if a transaction committed of which nobody knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Doubt {
+    next_offset: i64,
+    /// Offsets of the events that had a row before it; at most a batch's.
+    duplicates: Vec<i64>,
 }
 
 impl Row {
@@ -172,79 +180,99 @@ impl Postgres {
 
     /// Writes a batch of consecutive records of one partition, and says how far it got. `row` moves along.
     pub async fn deliver(&self, row: &mut Row, at: &TopicPartition, items: &[Item]) -> Progress {
+        let mut duplicates = Vec::new();
+        let (settled, failure) = match self.advance(row, at, items, &mut duplicates).await {
+            Ok(()) => (items.len(), None),
+            Err((settled, failure)) => (settled, Some(failure)),
+        };
+        let halt = failure.map(|failure| match failure {
+            Failure::Fenced => Halt::Fenced,
+            failure => Halt::Answer(failure.outcome()),
+        });
+        Progress { settled, duplicates, halt }
+    }
+
+    /// Adds to `duplicates`; a failure comes with how many items are settled in spite of it.
+    async fn advance(
+        &self,
+        row: &mut Row,
+        at: &TopicPartition,
+        items: &[Item],
+        duplicates: &mut Vec<i64>,
+    ) -> Result<(), (usize, Failure)> {
         let mut settled = 0;
         if row.in_doubt.is_some() {
-            match self.resolve(row, at).await {
-                Ok(()) => settled = settled_below(row.next_offset, items),
-                Err(failure) => return halt(0, failure),
-            }
+            duplicates.extend(self.resolve(row, at).await.map_err(|failure| (0, failure))?);
+            settled = settled_below(row.next_offset, items);
         }
         let mut bisection = Bisection::new(settled, items.len());
         while let Some(range) = bisection.next() {
             match self.transact(row, at, &items[range]).await {
-                Ok(()) => bisection.passed(),
+                Ok(found) => {
+                    duplicates.extend(found);
+                    bisection.passed();
+                }
                 Err(Failure::Refused { reason }) => {
                     if bisection.refused() {
-                        return halt(bisection.done(), Failure::Refused { reason });
+                        return Err((bisection.done(), Failure::Refused { reason }));
                     }
                 }
                 Err(Failure::InDoubt) => {
                     // A moment later the database is often there again, and then nothing is in doubt.
                     let before = bisection.done();
-                    if let Err(failure) = self.resolve(row, at).await {
-                        return halt(before, failure);
-                    }
+                    duplicates.extend(self.resolve(row, at).await.map_err(|failure| (before, failure))?);
                     let landed = settled_below(row.next_offset, items);
                     if landed <= before {
-                        return halt(
-                            before,
-                            Failure::transient("the connection broke at COMMIT, which did not happen"),
-                        );
+                        let reason = "the connection broke at COMMIT, which did not happen";
+                        return Err((before, Failure::transient(reason)));
                     }
                     bisection = Bisection::new(landed, items.len());
                 }
                 Err(failure) => {
                     self.forget_tables(&failure);
-                    return halt(bisection.done(), failure);
+                    return Err((bisection.done(), failure));
                 }
             }
         }
-        Progress { settled: items.len(), halt: None }
+        Ok(())
     }
 
-    /// One transaction: all of `items` and the offset after them, or nothing.
-    async fn transact(&self, row: &mut Row, at: &TopicPartition, items: &[Item]) -> Result<(), Failure> {
-        let Some(last) = items.last() else { return Ok(()) };
+    /// One transaction: all of `items` and the offset after them, or nothing. Gives the offsets of duplicates.
+    async fn transact(&self, row: &mut Row, at: &TopicPartition, items: &[Item]) -> Result<Vec<i64>, Failure> {
+        let Some(last) = items.last() else { return Ok(vec![]) };
         let next = NextOffset::after(last.offset()).get();
         let session = self.sessions.open().await?;
         let rows = self.rows_of(session.client(), at, items).await?;
         let opened = within(TRANSACTION_DEADLINE, self.write(session.client(), row, next, at, &rows)).await;
-        if let Err(failure) = opened {
-            give_back_after_rollback(session).await;
-            return Err(failure);
-        }
+        let duplicates = match opened {
+            Ok(duplicates) => duplicates,
+            Err(failure) => {
+                give_back_after_rollback(session).await;
+                return Err(failure);
+            }
+        };
         let commit = tokio::time::timeout(TRANSACTION_DEADLINE, session.client().batch_execute("COMMIT")).await;
         match commit {
             Ok(Ok(())) => {
                 row.next_offset = next;
                 session.keep();
-                Ok(())
+                Ok(duplicates)
             }
             Ok(Err(error)) => {
                 let failure = Failure::of_commit(&error);
                 if failure == Failure::InDoubt {
-                    row.in_doubt = Some(next);
+                    row.in_doubt = Some(Doubt { next_offset: next, duplicates });
                 }
                 Err(failure)
             }
             Err(_elapsed) => {
-                row.in_doubt = Some(next);
+                row.in_doubt = Some(Doubt { next_offset: next, duplicates });
                 Err(Failure::InDoubt)
             }
         }
     }
 
-    /// Everything of a transaction but its COMMIT.
+    /// Everything of a transaction but its COMMIT. Gives the offsets of events that have a row already.
     async fn write(
         &self,
         client: &Client,
@@ -252,7 +280,7 @@ impl Postgres {
         next: i64,
         at: &TopicPartition,
         rows: &[Rows],
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<i64>, Failure> {
         client.batch_execute("BEGIN").await.map_err(|error| Failure::of_session(&error))?;
         let swap = format!(
             "UPDATE {} SET next_offset = $4 WHERE sink = $1 AND topic = $2 AND partition = $3 \
@@ -278,17 +306,24 @@ impl Postgres {
             // A moment in which a kill shows it.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        let mut duplicates = Vec::new();
         for rows in rows {
             let (insert, params) = rows.insert();
-            client.execute_typed(insert, &params).await.map_err(|error| Failure::of(&error))?;
+            let inserted = client.query_typed(insert, &params).await.map_err(|error| Failure::of(&error))?;
+            if inserted.len() < rows.offsets().len() {
+                let inserted: Result<HashSet<i64>, _> = inserted.iter().map(|row| row.try_get(0)).collect();
+                let inserted = inserted.map_err(|error| Failure::of_session(&error))?;
+                duplicates.extend(rows.offsets().iter().filter(|offset| !inserted.contains(offset)));
+            }
         }
-        Ok(())
+        Ok(duplicates)
     }
 
     /// After a COMMIT without an answer the offset row says what became of it. Reading it takes its lock: as long as
     /// the transaction in doubt is alive it holds that lock, so that the answer is never read too early.
-    async fn resolve(&self, row: &mut Row, at: &TopicPartition) -> Result<(), Failure> {
-        let Some(sent) = row.in_doubt else { return Ok(()) };
+    /// Gives the transaction's duplicates, none where it did not commit.
+    async fn resolve(&self, row: &mut Row, at: &TopicPartition) -> Result<Vec<i64>, Failure> {
+        let Some(sent) = &row.in_doubt else { return Ok(vec![]) };
         let session = self.sessions.open().await?;
         let look = format!(
             "SELECT next_offset, epoch FROM {} WHERE sink = $1 AND topic = $2 AND partition = $3 FOR UPDATE",
@@ -301,12 +336,13 @@ impl Postgres {
         let rows = within(TRANSACTION_DEADLINE, read).await?;
         session.keep();
         match offset_row(&rows)? {
-            Some((next_offset, epoch))
-                if epoch == row.epoch && (next_offset == sent || next_offset == row.next_offset) =>
-            {
+            Some((next_offset, epoch)) if epoch == row.epoch && next_offset == sent.next_offset => {
                 row.next_offset = next_offset;
+                Ok(row.in_doubt.take().map(|sent| sent.duplicates).unwrap_or_default())
+            }
+            Some((next_offset, epoch)) if epoch == row.epoch && next_offset == row.next_offset => {
                 row.in_doubt = None;
-                Ok(())
+                Ok(vec![])
             }
             _ => Err(Failure::Fenced),
         }
@@ -396,14 +432,6 @@ fn unfenced_where_seeded(swap: String) -> String {
         return swap;
     }
     swap.replace("AND next_offset = $5 AND epoch = $6", "AND $5::bigint = $5 AND $6::bigint = $6")
-}
-
-fn halt(settled: usize, failure: Failure) -> Progress {
-    let halt = match failure {
-        Failure::Fenced => Halt::Fenced,
-        failure => Halt::Answer(failure.outcome()),
-    };
-    Progress { settled, halt: Some(halt) }
 }
 
 async fn within<T>(deadline: Duration, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {

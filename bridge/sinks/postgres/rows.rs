@@ -28,12 +28,13 @@ impl Layout {
 pub(super) struct Rows {
     layout: Arc<Layout>,
     columns: Vec<Vec<Option<String>>>,
+    offsets: Vec<i64>,
 }
 
 impl Rows {
     pub(super) fn new(layout: Arc<Layout>, capacity: usize) -> Self {
         let width = layout.columns.len() + OWN.len();
-        Self { layout, columns: vec![Vec::with_capacity(capacity); width] }
+        Self { layout, columns: vec![Vec::with_capacity(capacity); width], offsets: Vec::with_capacity(capacity) }
     }
 
     pub(super) fn are_of(&self, layout: &Arc<Layout>) -> bool {
@@ -46,10 +47,16 @@ impl Rows {
         for (column, value) in self.columns.iter_mut().zip(values.into_iter().chain(own_values(delivery, at))) {
             column.push(value);
         }
+        self.offsets.push(delivery.offset);
         Ok(())
     }
 
-    /// The statement and its parameters.
+    /// Of the rows, in their order.
+    pub(super) fn offsets(&self) -> &[i64] {
+        &self.offsets
+    }
+
+    /// The statement, which gives the offsets of the rows that were not there before, and its parameters.
     pub(super) fn insert(&self) -> (&str, Vec<(&(dyn ToSql + Sync), Type)>) {
         let params = self.columns.iter().map(|column| (column as &(dyn ToSql + Sync), Type::TEXT_ARRAY));
         (&self.layout.insert, params.collect())

@@ -77,7 +77,8 @@ pub(super) fn insert(table: &str, wanted: &[Column]) -> String {
         aliases.push(format!("c{at}"));
     }
     format!(
-        "INSERT INTO {table} ({}) SELECT {} FROM unnest({}) AS r({}) ON CONFLICT (hb_delivery_id) DO NOTHING",
+        "INSERT INTO {table} ({}) SELECT {} FROM unnest({}) AS r({}) ON CONFLICT (hb_delivery_id) DO NOTHING \
+         RETURNING hb_offset::bigint",
         names.join(", "),
         casts.join(", "),
         arrays.join(", "),
@@ -220,6 +221,6 @@ mod tests {
         assert!(text.starts_with(r#"INSERT INTO "public"."orders" ("a""b", "hb_delivery_id","#), "{text}");
         assert!(text.contains("SELECT c0::numeric(4,2), c1::uuid,"), "{text}");
         assert!(text.contains("unnest($1::text[], $2::text[],"), "{text}");
-        assert!(text.ends_with("ON CONFLICT (hb_delivery_id) DO NOTHING"), "{text}");
+        assert!(text.ends_with("ON CONFLICT (hb_delivery_id) DO NOTHING RETURNING hb_offset::bigint"), "{text}");
     }
 }
