@@ -6,8 +6,8 @@
 
 use super::problem::nearest;
 
-/// TLS, SASL, timeouts of the connection, buffers, and how brokers are found.
-pub const ALLOWED: &[&str] = &[
+/// What every client knows: TLS, SASL, timeouts of the connection, buffers, and how brokers are found.
+const COMMON: &[&str] = &[
     // TLS.
     "security.protocol",
     "ssl.ca.location",
@@ -46,18 +46,24 @@ pub const ALLOWED: &[&str] = &[
     "metadata.max.age.ms",
     "metadata.recovery.strategy",
     "metadata.recovery.rebootstrap.trigger.ms",
-    // Producing.
+    "retry.backoff.ms",
+    "retry.backoff.max.ms",
+];
+
+/// What only producers know.
+const PRODUCING: &[&str] = &[
     "queue.buffering.max.messages",
     "queue.buffering.max.kbytes",
     "batch.num.messages",
     "batch.size",
     "compression.type",
     "compression.codec",
-    "retry.backoff.ms",
-    "retry.backoff.max.ms",
     // Of the records of ingest; those of a transaction keep to its own.
     "message.timeout.ms",
-    // Consuming.
+];
+
+/// What only consumers know.
+const CONSUMING: &[&str] = &[
     "session.timeout.ms",
     "heartbeat.interval.ms",
     "fetch.wait.max.ms",
@@ -130,6 +136,32 @@ const DANGEROUS: &[(&str, &str)] = &[
     ("debug", "it writes what the connection carries, passwords too, into the log"),
 ];
 
+/// What a librdkafka client is for. Given a property of another kind's it logs a warning at each start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Metadata and administration.
+    Plain,
+    Producer,
+    Consumer,
+}
+
+impl Role {
+    /// Whether a client of this kind has a use for the property.
+    #[must_use]
+    pub fn knows(self, name: &str) -> bool {
+        match self {
+            Self::Plain => !PRODUCING.contains(&name) && !CONSUMING.contains(&name),
+            Self::Producer => !CONSUMING.contains(&name),
+            Self::Consumer => !PRODUCING.contains(&name),
+        }
+    }
+}
+
+/// Every property that may be passed through.
+pub fn allowed() -> impl Iterator<Item = &'static str> {
+    COMMON.iter().chain(PRODUCING).chain(CONSUMING).copied()
+}
+
 /// Why a property is not passed through.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -142,7 +174,7 @@ pub struct Refusal {
 /// # Errors
 /// The reason why not, with a hint where there is one.
 pub fn allow(name: &str) -> Result<(), Refusal> {
-    if ALLOWED.contains(&name) {
+    if allowed().any(|known| known == name) {
         return Ok(());
     }
     let find = |table: &[(&str, &'static str)]| table.iter().find(|(known, _)| *known == name).map(|(_, why)| *why);
@@ -152,7 +184,7 @@ pub fn allow(name: &str) -> Result<(), Refusal> {
     if let Some(why) = find(DANGEROUS) {
         return Err(Refusal { message: format!("`{name}` is never passed through: {why}"), hint: None });
     }
-    let hint = match nearest(name, ALLOWED.iter().copied()) {
+    let hint = match nearest(name, allowed()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => "docs/configuration.md lists those that are passed through".to_owned(),
     };
@@ -169,7 +201,7 @@ mod tests {
     fn no_property_stands_in_two_lists() {
         let mut seen = BTreeSet::new();
         let tables = OURS.iter().chain(DANGEROUS).map(|(name, _)| *name);
-        for name in ALLOWED.iter().copied().chain(tables) {
+        for name in allowed().chain(tables) {
             assert!(seen.insert(name), "{name} stands twice");
         }
     }

@@ -17,6 +17,7 @@ use rdkafka::util::get_rdkafka_version;
 
 use super::publish::{Limits, Tuning};
 use super::{Error, code_of};
+use crate::config::kafka_properties::Role;
 use crate::config::{self, Secret};
 
 /// Before 2.10 an assignment is lost whenever the group's generation moves; before 2.5 records are lost or doubled.
@@ -147,8 +148,12 @@ impl Client {
                 probe: OnceLock::new(),
             }),
         };
-        // A property that librdkafka does not know is found here, before anything runs.
-        client.plain_config().create_native_config().map_err(|cause| client.start_error("client", cause))?;
+        // A value that librdkafka does not take is found here, before anything runs, whichever client it is for.
+        let mut all = client.plain_config();
+        for (name, value) in &kafka.librdkafka {
+            all.set(name, value.expose());
+        }
+        all.create_native_config().map_err(|cause| client.start_error("client", cause))?;
         Ok(client)
     }
 
@@ -226,11 +231,11 @@ impl Client {
 
     /// Common settings only: for metadata and administration.
     pub(super) fn plain_config(&self) -> ClientConfig {
-        self.config(&[], &[("allow.auto.create.topics", "false")])
+        self.config(Role::Plain, &[], &[("allow.auto.create.topics", "false")])
     }
 
     pub(super) fn producer_config(&self, limits: Limits, tuning: Tuning) -> ClientConfig {
-        let mut config = self.config(PRODUCER_DEFAULTS, PRODUCER_PROMISES);
+        let mut config = self.config(Role::Producer, PRODUCER_DEFAULTS, PRODUCER_PROMISES);
         config
             .set("message.max.bytes", self.inner.max_message_bytes.to_string())
             .set("linger.ms", tuning.linger_ms)
@@ -252,7 +257,7 @@ impl Client {
     }
 
     pub(super) fn consumer_config(&self, group: &str) -> ClientConfig {
-        let mut config = self.config(CONSUMER_DEFAULTS, CONSUMER_PROMISES);
+        let mut config = self.config(Role::Consumer, CONSUMER_DEFAULTS, CONSUMER_PROMISES);
         config.set("group.id", group);
         config
     }
@@ -266,12 +271,12 @@ impl Client {
         config
     }
 
-    fn config(&self, defaults: &[(&str, &str)], promises: &[(&str, &str)]) -> ClientConfig {
+    fn config(&self, role: Role, defaults: &[(&str, &str)], promises: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         for (name, value) in DEFAULTS.iter().chain(defaults) {
             config.set(*name, *value);
         }
-        for (name, value) in &self.inner.properties {
+        for (name, value) in self.inner.properties.iter().filter(|(name, _)| role.knows(name)) {
             config.set(name, value.expose());
         }
         for (name, value) in promises {
@@ -380,74 +385,4 @@ pub(super) fn log_error(error: &KafkaError, reason: &str) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn kafka(properties: &[(&str, &str)]) -> config::Kafka {
-        config::Kafka {
-            bootstrap_servers: "127.0.0.1:1".into(),
-            create_topics: false,
-            topic_prefix: String::new(),
-            topic_defaults: config::TopicDefaults {
-                partitions: 1,
-                replication_factor: None,
-                min_insync_replicas: None,
-                retention: Duration::from_secs(60),
-            },
-            librdkafka: properties.iter().map(|(k, v)| ((*k).to_owned(), Secret::new(*v))).collect(),
-        }
-    }
-
-    #[test]
-    fn the_user_may_tune_a_timeout_but_not_take_a_promise_back() {
-        let client = Client::new(
-            &kafka(&[("socket.timeout.ms", "4000"), ("acks", "1"), ("isolation.level", "read_uncommitted")]),
-            "test",
-        )
-        .unwrap();
-        let producer = client.producer_config(Limits::default(), Tuning::default());
-        assert_eq!(producer.get("socket.timeout.ms"), Some("4000"));
-        assert_eq!(producer.get("acks"), Some("all"));
-        assert_eq!(client.consumer_config("g").get("isolation.level"), Some("read_committed"));
-    }
-
-    #[test]
-    fn librdkafka_takes_every_setting_of_ours() {
-        let client = Client::new(&kafka(&[]), "test").unwrap();
-        client.producer_config(Limits::default(), Tuning::default()).create_native_config().unwrap();
-        client.consumer_config("g").create_native_config().unwrap();
-        client.transactional_config("t").create_native_config().unwrap();
-    }
-
-    #[test]
-    fn the_timeouts_of_a_transaction_are_the_same_whatever_the_user_tunes() {
-        let client = Client::new(
-            &kafka(&[("socket.timeout.ms", "4000"), ("retry.backoff.ms", "1"), ("message.timeout.ms", "9000")]),
-            "test",
-        )
-        .unwrap();
-        let producer = client.producer_config(Limits::default(), Tuning::default());
-        assert_eq!(producer.get("message.timeout.ms"), Some("9000"), "of ingest alone");
-        let config = client.transactional_config("hookbridge.crm.0");
-        let transaction = TRANSACTION_TIMEOUT.as_millis().to_string();
-        assert_eq!(config.get("transaction.timeout.ms"), Some(transaction.as_str()));
-        assert_eq!(config.get("socket.timeout.ms"), Some(transaction.as_str()));
-        assert_eq!(config.get("retry.backoff.ms"), Some("100"));
-        assert_eq!(config.get("message.timeout.ms"), Some("10000"));
-        assert_eq!(config.get("transactional.id"), Some("hookbridge.crm.0"));
-    }
-
-    #[test]
-    fn a_refused_property_is_named_and_its_value_is_not() {
-        let error = Client::new(&kafka(&[("socket.timeout.ms", "hunter2")]), "test").unwrap_err();
-        let text = format!("{error} {error:?}");
-        assert!(text.contains("socket.timeout.ms"), "{text}");
-        assert!(!text.contains("hunter2"), "{text}");
-    }
-
-    #[test]
-    fn an_old_librdkafka_is_refused() {
-        assert!(matches!(refuse_old(0x0205_00ff, "2.5.0"), Err(Error::TooOld { .. })));
-        assert!(refuse_old(0x020c_01ff, "2.12.1").is_ok());
-    }
-}
+mod tests;
