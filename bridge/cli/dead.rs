@@ -420,7 +420,7 @@ fn requeue(
         topic,
         partition: Some(letter.grave.origin_partition),
         key: letter.record.key.as_deref(),
-        value: &value,
+        value: Some(&value),
         headers: &[],
         timestamp_ms: None,
     })

@@ -108,8 +108,7 @@ impl Registrar {
             topic: &write.topic,
             partition: write.partition,
             key: write.key.as_deref(),
-            // Of a tombstone, which is no event, the letter is empty.
-            value: write.value.as_deref().unwrap_or_default(),
+            value: write.value.as_deref(),
             headers: &headers,
             timestamp_ms: write.timestamp_ms,
         })

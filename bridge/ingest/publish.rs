@@ -235,7 +235,7 @@ pub(super) fn hand_over(
         topic: &route.topic,
         partition: None,
         key: Some(event.key.as_bytes()),
-        value,
+        value: Some(value),
         headers,
         timestamp_ms: None,
     };
@@ -314,7 +314,7 @@ pub(super) fn quarantine(
         topic: &source.quarantine_topic,
         partition: None,
         key: Some(key),
-        value: origin.body,
+        value: Some(origin.body),
         headers: &headers,
         timestamp_ms: None,
     };

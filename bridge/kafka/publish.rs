@@ -89,7 +89,8 @@ pub struct Outgoing<'a> {
     /// `None`: by the key's hash (murmur2), at random without a key.
     pub partition: Option<i32>,
     pub key: Option<&'a [u8]>,
-    pub value: &'a [u8],
+    /// `None`: a tombstone.
+    pub value: Option<&'a [u8]>,
     pub headers: &'a [(&'a str, &'a [u8])],
     /// `None`: now, by the producer's clock.
     pub timestamp_ms: Option<i64>,
@@ -98,7 +99,7 @@ pub struct Outgoing<'a> {
 impl Outgoing<'_> {
     fn bytes(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.key.map_or(0, <[u8]>::len) + self.value.len() + headers
+        self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + headers
     }
 }
 
@@ -226,7 +227,7 @@ impl Publisher {
             current.send(BaseRecord {
                 topic: record.topic,
                 partition: record.partition,
-                payload: Some(record.value),
+                payload: record.value,
                 key: record.key,
                 timestamp: record.timestamp_ms,
                 headers: headers(record.headers),

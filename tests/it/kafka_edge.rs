@@ -60,7 +60,7 @@ fn outgoing<'a>(topic: &'a str, partition: Option<i32>, key: &'a str, value: &'a
         topic,
         partition,
         key: Some(key.as_bytes()),
-        value,
+        value: Some(value),
         headers: &[("ce_id", b"evt_1"), ("ce_type", b"purchase_completed")],
         timestamp_ms: None,
     }

@@ -61,7 +61,7 @@ fn a_reader_begins_at_a_time_and_comes_to_the_end_though_it_holds_no_record() {
                 topic: &topic,
                 partition: Some(partition),
                 key: None,
-                value: b"v",
+                value: Some(b"v"),
                 headers: &[],
                 timestamp_ms: Some(now - minutes_ago * MINUTE_MS),
             };
@@ -76,8 +76,14 @@ fn a_reader_begins_at_a_time_and_comes_to_the_end_though_it_holds_no_record() {
 
         let mut reader = Reader::start(&client, "reader", extents, Then::Follow, offset).unwrap();
         assert_eq!(caught_up(&mut reader).await, [2, 3]);
-        let record =
-            Outgoing { topic: &topic, partition: Some(1), key: None, value: b"v", headers: &[], timestamp_ms: None };
+        let record = Outgoing {
+            topic: &topic,
+            partition: Some(1),
+            key: None,
+            value: Some(b"v"),
+            headers: &[],
+            timestamp_ms: None,
+        };
         publisher.publish(record).unwrap().await.unwrap();
         let next = tokio::time::timeout(PATIENCE, reader.next()).await.unwrap();
         assert!(matches!(&next, Some(Event::Batch(batch)) if batch == &[1]), "{next:?}");
@@ -92,7 +98,7 @@ fn a_reader_outlives_its_broker() {
         let topic = fresh_topic(&client, 1).await;
         let publisher = Publisher::start(&client, Limits::default()).unwrap();
         let record =
-            Outgoing { topic: &topic, partition: None, key: None, value: b"v", headers: &[], timestamp_ms: None };
+            Outgoing { topic: &topic, partition: None, key: None, value: Some(b"v"), headers: &[], timestamp_ms: None };
         publisher.publish(record).unwrap().await.unwrap();
         let extents = client.extents("reader", vec![topic.clone()], 0).await.unwrap();
         let mut reader = Reader::start(&client, "reader", extents, Then::Follow, offset).unwrap();

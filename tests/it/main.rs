@@ -28,6 +28,7 @@ mod postgres_sink;
 mod reload;
 mod restore;
 mod the_line;
+mod tombstones;
 mod transactions;
 mod trio;
 mod way_back;

@@ -63,7 +63,7 @@ async fn prepared(client: &Client, events: &str, receipts: &str) {
             topic: receipts,
             partition: Some(partition),
             key: Some(key.as_bytes()),
-            value: &value,
+            value: Some(&value),
             headers: &[],
             timestamp_ms: None,
         };
@@ -138,8 +138,14 @@ async fn every_receipt_is_read_in_order_and_what_is_none_is_named() {
     // It goes on as the follower: what is written later comes, too.
     let publisher = Publisher::start(&client, Limits::default()).unwrap();
     let value = receipt(1, RECEIPTS);
-    let later =
-        Outgoing { topic: &receipts, partition: Some(1), key: None, value: &value, headers: &[], timestamp_ms: None };
+    let later = Outgoing {
+        topic: &receipts,
+        partition: Some(1),
+        key: None,
+        value: Some(&value),
+        headers: &[],
+        timestamp_ms: None,
+    };
     publisher.publish(later).unwrap().await.unwrap();
     match tokio::time::timeout(PATIENCE, reading.next()).await.expect("in time").expect("no end") {
         Step::Records { records, read_to } => {

@@ -50,7 +50,7 @@ pub(super) fn give(desk: &Desk, control: Control) -> Result<(), Ended> {
         topic: &topic,
         partition: Some(0),
         key: Some(control.sink.as_bytes()),
-        value: &value,
+        value: Some(&value),
         headers: &[],
         timestamp_ms: None,
     })?;

@@ -211,8 +211,14 @@ async fn publish(publisher: &Publisher, id: &str, event_type: &str, schema_id: u
         vec![(header::CE_SOURCE, b"shop"), (header::CE_ID, id.as_bytes()), (header::CE_TYPE, event_type.as_bytes())];
     headers.extend(key.map(|key| (header::REPLAY_KEY, key.as_bytes())));
     let value = wire::header(schema_id);
-    let record =
-        Outgoing { topic: "orders", partition: None, key: None, value: &value, headers: &headers, timestamp_ms: None };
+    let record = Outgoing {
+        topic: "orders",
+        partition: None,
+        key: None,
+        value: Some(&value),
+        headers: &headers,
+        timestamp_ms: None,
+    };
     publisher.publish(record).unwrap().await.unwrap()
 }
 
@@ -275,7 +281,7 @@ async fn the_report_settles_an_event_whether_or_not_somebody_waits() {
     let publisher = Publisher::start_telling(&client(&cluster), Limits::default(), landing).unwrap();
     let Entry::New(claim) = memory.enter(ORDER, None, orders, NOW_MS) else { panic!("not new") };
     let record =
-        Outgoing { topic: "orders", partition: None, key: None, value: b"{}", headers: &[], timestamp_ms: None };
+        Outgoing { topic: "orders", partition: None, key: None, value: Some(b"{}"), headers: &[], timestamp_ms: None };
     drop(publisher.publish_telling(record, claim.ticket()).unwrap());
     claim.handed_over();
     let place = match memory.enter(ORDER, None, orders, NOW_MS) {

@@ -33,7 +33,7 @@ async fn fill(client: &Client, partitions: i32, each: u8) {
                 topic: "orders",
                 partition: Some(partition),
                 key: None,
-                value: &[n],
+                value: Some(&[n]),
                 headers: &[],
                 timestamp_ms: None,
             };

@@ -29,7 +29,7 @@ fn outgoing<'a>(key: &'a str, value: &'a [u8]) -> Outgoing<'a> {
         topic: "orders",
         partition: None,
         key: Some(key.as_bytes()),
-        value,
+        value: Some(value),
         headers: &[("ce_id", b"1")],
         timestamp_ms: None,
     }

@@ -35,7 +35,8 @@ async fn write(client: &Client, topic: &str, numbers: std::ops::Range<u32>) {
         let text = number.to_string();
         let headers = [("number", text.as_bytes()), ("other", b"\xff"), ("twice", b"a"), ("twice", b"b")];
         let (partition, value) = (Some(i32::try_from(number % 3).unwrap()), text.as_bytes());
-        let record = Outgoing { topic, partition, key: None, value, headers: &headers, timestamp_ms: None };
+        let record =
+            Outgoing { topic, partition, key: None, value: Some(value), headers: &headers, timestamp_ms: None };
         publisher.publish(record).unwrap().await.unwrap();
     }
 }
