@@ -20,6 +20,12 @@ pub(crate) enum Bug {
     NoFencing,
     /// The offset is committed before the rows.
     CommitBeforeDeliver,
+    /// A transaction's offsets are sent without member and generation, so that the coordinator fences nobody.
+    NoGroupMetadata,
+    /// Receipts are read whether they are committed or not.
+    UncommittedReceipts,
+    /// The highest settled offset is committed, whatever is open below it.
+    HighestWatermark,
 }
 
 impl Bug {
@@ -31,6 +37,9 @@ impl Bug {
             "new-delivery-ids" => Self::NewDeliveryIds,
             "no-fencing" => Self::NoFencing,
             "commit-before-deliver" => Self::CommitBeforeDeliver,
+            "no-group-metadata" => Self::NoGroupMetadata,
+            "uncommitted-receipts" => Self::UncommittedReceipts,
+            "highest-watermark" => Self::HighestWatermark,
             _ => return None,
         })
     }

@@ -391,9 +391,9 @@ impl Preparation {
 }
 
 #[cfg(feature = "seeded-bugs")]
-fn delivery_id_where_seeded(identity: &Identity, sink: &str) -> uuid::Uuid {
+fn delivery_id_where_seeded(identity: &Identity, sink: &str) -> Uuid {
     if crate::seeded::has(crate::seeded::Bug::NewDeliveryIds) {
-        return uuid::Uuid::new_v4();
+        return Uuid::new_v4();
     }
     identity.delivery_id(sink)
 }

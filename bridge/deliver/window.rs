@@ -117,6 +117,12 @@ impl Window {
 
     /// What may be committed once the records at `also` are settled too.
     pub(super) fn head_with(&self, also: &BTreeSet<i64>) -> Option<NextOffset> {
+        #[cfg(feature = "seeded-bugs")]
+        if crate::seeded::has(crate::seeded::Bug::HighestWatermark)
+            && let Some(highest) = also.last()
+        {
+            return Some(NextOffset::after(*highest));
+        }
         let contiguous = self.entries.iter().take_while(|entry| entry.settled || also.contains(&entry.record.offset));
         contiguous.last().map(|entry| NextOffset::after(entry.record.offset)).or(self.head)
     }

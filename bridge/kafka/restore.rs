@@ -128,6 +128,8 @@ impl<T: Send + 'static> Restore<T> {
         let open = |uncommitted: bool| {
             let mut config = client.consumer_config(&source.group);
             config.set("enable.partition.eof", "true");
+            #[cfg(feature = "seeded-bugs")]
+            let uncommitted = uncommitted || crate::seeded::has(crate::seeded::Bug::UncommittedReceipts);
             if uncommitted {
                 config.set("isolation.level", "read_uncommitted");
             }

@@ -33,6 +33,8 @@ impl Membership {
     /// Only while a rebalance waits for our answer. `None`: the assignment is lost, or there is no member.
     pub(super) fn take(consumer: &BaseConsumer<Notes>, group: &str) -> Option<Self> {
         let metadata = consumer.group_metadata()?;
+        #[cfg(feature = "seeded-bugs")]
+        let metadata = of_nobody_where_seeded(metadata, group);
         // Looked at afterwards: what was lost before the snapshot shows now.
         (!consumer.assignment_lost()).then(|| Self {
             group: Arc::from(group),
@@ -60,4 +62,14 @@ impl Membership {
     pub(in crate::kafka) fn metadata(&self) -> &ConsumerGroupMetadata {
         &self.metadata
     }
+}
+
+/// What a consumer knows that has joined nothing: the group's name, and neither member nor generation.
+#[cfg(feature = "seeded-bugs")]
+fn of_nobody_where_seeded(metadata: ConsumerGroupMetadata, group: &str) -> ConsumerGroupMetadata {
+    if !crate::seeded::has(crate::seeded::Bug::NoGroupMetadata) {
+        return metadata;
+    }
+    let stranger = rdkafka::ClientConfig::new().set("group.id", group).create::<BaseConsumer>();
+    stranger.ok().and_then(|stranger| stranger.group_metadata()).unwrap_or(metadata)
 }
