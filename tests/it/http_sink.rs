@@ -25,7 +25,7 @@ const SOON: Duration = Duration::from_secs(60);
 const AFTER_A_CRASH: Duration = Duration::from_secs(90);
 
 /// A bridge's setup with one sink, `crm`, that calls the receiver. `more`: lines of the sink.
-fn setup(name: &str, receiver: &Receiver, instance: &str, more: &str) -> Setup {
+pub(crate) fn setup(name: &str, receiver: &Receiver, instance: &str, more: &str) -> Setup {
     let tail = format!(
         r"
 instance: {instance}
@@ -57,7 +57,7 @@ fn second(first: &Setup, instance: &str) -> Setup {
 }
 
 /// Sends orders and waits for each to be accepted: `customer`'s from `first` on, `count` of them.
-async fn send(bridge: &Bridge, customer: &str, first: usize, count: usize) {
+pub(crate) async fn send(bridge: &Bridge, customer: &str, first: usize, count: usize) {
     let mut connection = Connection::open(bridge.port()).await.expect("the bridge takes connections");
     for sequence in first..first + count {
         let id = format!("{customer}-{sequence}");
@@ -71,18 +71,18 @@ async fn send(bridge: &Bridge, customer: &str, first: usize, count: usize) {
     }
 }
 
-fn customers(count: usize) -> Vec<String> {
+pub(crate) fn customers(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("c{number}")).collect()
 }
 
-async fn send_all(bridge: &Bridge, customers: &[String], first: usize, count: usize) {
+pub(crate) async fn send_all(bridge: &Bridge, customers: &[String], first: usize, count: usize) {
     for customer in customers {
         send(bridge, customer, first, count).await;
     }
 }
 
 /// What the receiver took first of each customer is in the order in which it was sent.
-fn check_order(receiver: &Receiver, expected: usize) {
+pub(crate) fn check_order(receiver: &Receiver, expected: usize) {
     let mut last: HashMap<String, i64> = HashMap::new();
     let taken = receiver.taken();
     for call in &taken {
@@ -255,27 +255,6 @@ async fn a_process_that_dies_between_the_answer_and_the_commit_repeats_under_the
         (once && receipts.len() == 24 * 12).then_some(())
     })
     .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn restarts_in_good_order_under_load_repeat_no_call() {
-    const RESTARTS: usize = 5;
-    let receiver = Receiver::start().await;
-    let mut bridge = Bridge::start(setup("restarts", &receiver, "a", "")).await;
-    let customers = customers(30);
-    for restart in 0..RESTARTS {
-        let before = receiver.times_taken().len();
-        send_all(&bridge, &customers, restart * 10, 10).await;
-        // Some are delivered, some are out, some wait.
-        receiver.wait_taken(before + 40, SOON).await;
-        bridge.ask_to_stop();
-        assert_eq!(bridge.wait_ended(SOON).code(), Some(0), "{}", bridge.log());
-        bridge.restart();
-        bridge.wait_ready().await;
-    }
-    receiver.wait_taken(RESTARTS * 300, SOON).await;
-    check_order(&receiver, RESTARTS * 300);
-    assert_eq!(receiver.calls().len(), RESTARTS * 300, "no call was repeated");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
