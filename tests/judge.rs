@@ -12,7 +12,7 @@ mod ledger;
 
 use std::collections::BTreeSet;
 
-use judge::{Committed, Counted, Evidence, Row, Written, judge};
+use judge::{Committed, Copies, Counted, Evidence, GroupOffset, Row, Written, judge};
 use ledger::{Answer, Hits, Line, fingerprint};
 
 /// Two events of one key, sent to bridge `a` and taken, in topic and table.
@@ -236,4 +236,65 @@ fn a_vendor_who_is_given_too_little_too_much_or_in_another_order_is_seen() {
 fn counters_that_do_not_add_up_are_found() {
     assert_eq!(found(|evidence| evidence.counted.as_mut().unwrap().accepted = 1), ["miscounted"]);
     assert_eq!(found(|evidence| evidence.counted.as_mut().unwrap().settled = 1), ["miscounted"]);
+}
+
+/// Both events copied, with their receipts.
+fn with_copies() -> Evidence {
+    let mut evidence = two_events();
+    let written = evidence.committed.clone();
+    let delivered = written.iter().map(|copy| (copy.partition, copy.offset)).collect();
+    evidence.copies = Some(Copies { written, aborted: 0, delivered });
+    let group = |next| GroupOffset { group: "copies".to_owned(), partition: 3, next };
+    evidence.group = vec![group(2), group(2), group(3)];
+    evidence
+}
+
+fn found_in_the_copies(spoil: impl FnOnce(&mut Copies)) -> Vec<String> {
+    let mut evidence = with_copies();
+    spoil(evidence.copies.as_mut().unwrap());
+    let kinds: BTreeSet<String> = judge(&evidence).findings.into_iter().map(|finding| finding.kind).collect();
+    kinds.into_iter().collect()
+}
+
+#[test]
+fn what_was_copied_once_with_its_receipt_is_good() {
+    assert_eq!(found_in_the_copies(|copies| copies.aborted = 5), Vec::<String>::new());
+}
+
+#[test]
+fn an_event_without_a_copy_or_with_two_is_found() {
+    assert_eq!(found_in_the_copies(|copies| _ = copies.written.pop()), ["lost-write", "torn"]);
+    let twice = |copies: &mut Copies| copies.written.push(Written { offset: 9, ..copies.written[1].clone() });
+    assert_eq!(found_in_the_copies(twice), ["duplicate", "nonmonotonic"]);
+}
+
+#[test]
+fn a_copy_without_its_receipt_or_a_receipt_alone_is_torn() {
+    assert_eq!(found_in_the_copies(|copies| _ = copies.delivered.pop()), ["torn"]);
+    assert_eq!(found_in_the_copies(|copies| copies.delivered.push(copies.delivered[0])), ["torn"]);
+    assert_eq!(found_in_the_copies(|copies| copies.delivered.push((3, 77))), ["torn"]);
+}
+
+#[test]
+fn a_copy_of_another_content_or_of_nothing_is_found() {
+    assert_eq!(found_in_the_copies(|copies| copies.written[0].body.clear()), ["corrupt"]);
+    let of_nothing = |copies: &mut Copies| {
+        copies.written.push(Written { event: "evt_9".to_owned(), offset: 9, sequence: 9, ..copies.written[1].clone() });
+    };
+    assert_eq!(found_in_the_copies(of_nothing), ["phantom", "torn"]);
+}
+
+#[test]
+fn a_groups_offset_that_goes_back_is_found() {
+    let mut evidence = with_copies();
+    evidence.group.push(GroupOffset { group: "copies".to_owned(), partition: 3, next: 1 });
+    assert_eq!(judge(&evidence).findings[0].kind, "rewound-offset");
+}
+
+#[test]
+fn where_nothing_died_no_call_is_repeated() {
+    let mut evidence = with_a_vendor();
+    evidence.ledger.push(call(1, "id-1", 204));
+    evidence.repeats_no_call = true;
+    assert_eq!(judge(&evidence).findings[0].kind, "duplicate");
 }

@@ -12,8 +12,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use crate::harness::eventually;
 use crate::harness::maven::Cache;
 use crate::harness::process::{Process, folder, free_port, run};
+use crate::harness::proxy::{Armed, Fault, Proxy};
 
 const NODES: usize = 3;
+
+/// `min.insync.replicas`.
+const IN_SYNC: usize = 2;
 
 /// Three JVMs that start at once on two shared cores.
 const START: Duration = Duration::from_secs(180);
@@ -24,8 +28,8 @@ pub(crate) const IN_SYNC_WITHIN: Duration = Duration::from_secs(120);
 /// One look at the cluster; one that does not answer is looked at again.
 const LOOK: Duration = Duration::from_secs(3);
 
-/// Of `__consumer_offsets`.
-const OFFSETS_PARTITIONS: i32 = 4;
+/// Of `__consumer_offsets`, and of `__transaction_state`.
+const INTERNAL_PARTITIONS: i32 = 4;
 
 /// Heap of one broker. Measured at 400 events a second: 330 MB resident each.
 const HEAP: &str = "256m";
@@ -33,8 +37,25 @@ const HEAP: &str = "256m";
 pub(crate) struct Cluster {
     classpath: String,
     nodes: Vec<Node>,
+    /// Before all of them, for whoever starts from its port.
+    proxy: Proxy,
     /// Finds leaders for the nemesis. The judge reads by another client.
     client: BaseConsumer,
+}
+
+/// Where a broker listens.
+struct Ports {
+    plain: u16,
+    controller: u16,
+    /// A second listener, which tells clients that it is reached by way of `proxy`.
+    behind: u16,
+    proxy: u16,
+}
+
+impl Ports {
+    fn free() -> Self {
+        Self { plain: free_port(), controller: free_port(), behind: free_port(), proxy: free_port() }
+    }
 }
 
 struct Node {
@@ -56,18 +77,20 @@ impl Cluster {
     /// Formats three log folders, starts three brokers, and waits until each has joined.
     pub(crate) fn start(cache: &Cache) -> Result<Self, String> {
         let classpath = cache.kafka()?;
-        let places: Vec<(PathBuf, u16, u16)> =
-            (0..NODES).map(|_| (folder("broker"), free_port(), free_port())).collect();
-        let voters: Vec<String> =
-            places.iter().enumerate().map(|(at, (_, _, port))| format!("{}@127.0.0.1:{port}", at + 1)).collect();
+        let places: Vec<(PathBuf, Ports)> = (0..NODES).map(|_| (folder("broker"), Ports::free())).collect();
+        let voters: Vec<String> = places
+            .iter()
+            .enumerate()
+            .map(|(at, (_, ports))| format!("{}@127.0.0.1:{}", at + 1, ports.controller))
+            .collect();
         let nodes = thread::scope(|scope| {
             let starting: Vec<_> = places
                 .iter()
                 .enumerate()
-                .map(|(at, (folder, port, controller))| {
-                    let settings = properties(at + 1, folder, *port, *controller, &voters.join(","));
+                .map(|(at, (folder, ports))| {
+                    let settings = properties(at + 1, folder, ports, &voters.join(","));
                     let classpath = &classpath;
-                    scope.spawn(move || format_and_launch(classpath, folder, *port, &settings))
+                    scope.spawn(move || format_and_launch(classpath, folder, ports.plain, &settings))
                 })
                 .collect();
             starting.into_iter().map(|node| node.join().expect("no panic")).collect::<Result<Vec<_>, _>>()
@@ -75,6 +98,9 @@ impl Cluster {
         for node in &nodes {
             node.process.wait_ready(START)?;
         }
+        let (first, others) = places.split_first().expect("three");
+        let proxy = Proxy::start(first.1.proxy, first.1.behind);
+        others.iter().for_each(|(_, ports)| proxy.also(ports.proxy, ports.behind));
         let bootstrap = bootstrap(&nodes);
         let client = ClientConfig::new()
             .set("bootstrap.servers", &bootstrap)
@@ -85,11 +111,21 @@ impl Cluster {
             .set("log_level", "0")
             .create::<BaseConsumer>()
             .map_err(|error| error.to_string())?;
-        Ok(Self { classpath, nodes, client })
+        Ok(Self { classpath, nodes, proxy, client })
     }
 
     pub(crate) fn bootstrap(&self) -> String {
         bootstrap(&self.nodes)
+    }
+
+    /// For clients whose requests are to be tampered with: they never get past the proxy.
+    pub(crate) fn proxied_bootstrap(&self) -> String {
+        self.proxy.bootstrap()
+    }
+
+    /// Does this to the next such request that names that transactional id, at whichever broker.
+    pub(crate) fn arm(&self, transactional_id: &str, request: i16, fault: Fault) -> Armed {
+        self.proxy.arm(transactional_id, request, fault)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -115,6 +151,15 @@ impl Cluster {
 
     pub(crate) fn thaw(&self, node: usize) {
         self.nodes[node].process.signal("CONT");
+    }
+
+    /// Ends transactions that hang, as a person would with `kafka-transactions.sh`; says which.
+    pub(crate) fn end_hanging_transactions(&self, cache: &Cache, prefix: &str) -> Result<Vec<String>, String> {
+        let mut command = Command::new("java");
+        command.args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dlog4j2.level=ERROR"]);
+        command.arg("-cp").arg(format!("{}:{}", cache.operator()?.display(), self.classpath));
+        let ended = run("ending transactions that hang", command.args(["Operator", &self.bootstrap(), prefix]))?;
+        Ok(String::from_utf8_lossy(&ended).lines().map(str::to_owned).collect())
     }
 
     /// Bytes that the three hold in memory.
@@ -145,11 +190,23 @@ impl Cluster {
         .await
     }
 
-    /// The node that coordinates a consumer group: the leader of the partition that Java's hash of its name chooses.
+    /// The node that coordinates a consumer group.
     pub(crate) async fn coordinator(&self, group: &str) -> usize {
-        let hash = group.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
-        let number = (hash & i32::MAX) % OFFSETS_PARTITIONS;
-        self.leader("__consumer_offsets", number).await
+        self.leader("__consumer_offsets", java_hash(group) % INTERNAL_PARTITIONS).await
+    }
+
+    /// The node that coordinates a producer's transactions.
+    pub(crate) async fn transaction_coordinator(&self, transactional_id: &str) -> usize {
+        self.leader("__transaction_state", java_hash(transactional_id) % INTERNAL_PARTITIONS).await
+    }
+
+    /// Waits until every partition of the topic has a leader and takes writes.
+    pub(crate) async fn wait_writable(&self, topic: &str) {
+        eventually("leaders", IN_SYNC_WITHIN, async || {
+            let mut partitions = self.partitions(topic)?.into_iter();
+            partitions.all(|partition| partition.leader.is_some() && partition.in_sync >= IN_SYNC).then_some(())
+        })
+        .await;
     }
 
     /// Waits until all three have joined and every replica of the topic is in sync.
@@ -169,6 +226,12 @@ impl Cluster {
 fn bootstrap(nodes: &[Node]) -> String {
     let addresses: Vec<String> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
     addresses.join(",")
+}
+
+/// Kafka spreads names over partitions by it.
+fn java_hash(name: &str) -> i32 {
+    let hash = name.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    hash & i32::MAX
 }
 
 fn format_and_launch(classpath: &str, folder: &Path, port: u16, settings: &str) -> Result<Node, String> {
@@ -201,25 +264,26 @@ fn java(classpath: &str, folder: &Path, heap: &str, main: &str) -> Command {
 
 /// What a production cluster has, as far as it decides what a fault does: three replicas, two in sync, no unclean
 /// elections, and Kafka's own time-outs.
-fn properties(id: usize, folder: &Path, port: u16, controller: u16, voters: &str) -> String {
+fn properties(id: usize, folder: &Path, ports: &Ports, voters: &str) -> String {
+    let Ports { plain, controller, behind, proxy } = ports;
     format!(
         "process.roles=broker,controller
 node.id={id}
 controller.quorum.voters={voters}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{plain},PROXIED://127.0.0.1:{behind},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{plain},PROXIED://127.0.0.1:{proxy}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={data}
 auto.create.topics.enable=false
 default.replication.factor=3
-min.insync.replicas=2
+min.insync.replicas={IN_SYNC}
 unclean.leader.election.enable=false
 offsets.topic.replication.factor=3
-offsets.topic.num.partitions={OFFSETS_PARTITIONS}
+offsets.topic.num.partitions={INTERNAL_PARTITIONS}
 transaction.state.log.replication.factor=3
 transaction.state.log.min.isr=2
-transaction.state.log.num.partitions=4
+transaction.state.log.num.partitions={INTERNAL_PARTITIONS}
 share.coordinator.state.topic.replication.factor=3
 share.coordinator.state.topic.min.isr=2
 group.initial.rebalance.delay.ms=0

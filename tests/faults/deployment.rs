@@ -27,6 +27,8 @@ pub(crate) struct Place {
     pub(crate) prefix: String,
     /// The vendor's port, where there is an HTTP sink.
     pub(crate) vendor: Option<u16>,
+    /// Whether there is a Kafka sink.
+    pub(crate) copies: bool,
     /// The bug that the binary is to have, where it was built with `seeded-bugs`.
     pub(crate) bug: Option<String>,
 }
@@ -36,9 +38,30 @@ impl Place {
         format!("{}events.order_placed", self.prefix)
     }
 
-    /// The consumer group of the sink.
-    pub(crate) fn group(&self) -> String {
-        format!("{}hookbridge.warehouse", self.prefix)
+    /// What a Kafka sink writes.
+    pub(crate) fn copies_topic(&self) -> String {
+        format!("{}copies.order_placed", self.prefix)
+    }
+
+    /// The sinks that are there.
+    pub(crate) fn sinks(&self) -> Vec<&'static str> {
+        let transactional = self.transactional_sinks();
+        transactional.into_iter().chain(["warehouse"]).collect()
+    }
+
+    /// Those whose commits are Kafka's transactions.
+    pub(crate) fn transactional_sinks(&self) -> Vec<&'static str> {
+        let vendor = self.vendor.map(|_| "crm");
+        vendor.into_iter().chain(self.copies.then_some("copies")).collect()
+    }
+
+    /// The consumer group of a sink.
+    pub(crate) fn group(&self, sink: &str) -> String {
+        format!("{}hookbridge.{sink}", self.prefix)
+    }
+
+    pub(crate) fn transactional_id(&self, sink: &str, bridge: &str) -> String {
+        format!("{}.{bridge}", self.group(sink))
     }
 }
 
@@ -149,6 +172,15 @@ fn yaml(name: &str, place: &Place, folder: &Path, ingest_port: u16, admin_port: 
             key = BASE64.encode(SIGNING_KEY)
         )
     });
+    let copies = place.copies.then_some(
+        r"
+  copies:
+    type: kafka
+    events: [order_placed]
+    topic: copies.order_placed
+    guarantee: exactly_once
+",
+    );
     format!(
         r#"
 instance: {name}
@@ -196,10 +228,11 @@ sinks:
     table: "{{event_type}}"
     ddl: evolve
     guarantee: exactly_once
-{vendor}
+{vendor}{copies}
 egress: {{ allow: [127.0.0.0/8] }}
 "#,
         vendor = vendor.unwrap_or_default(),
+        copies = copies.unwrap_or_default(),
         cache = folder.join("registry-cache").display(),
         schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/schemas").display(),
         secret = BASE64.encode(SHOP_KEY),

@@ -1,7 +1,7 @@
 //! What the judge is shown: the topic by Kafka's Java client, the table by SQL, the counters as they were scraped.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
@@ -9,8 +9,8 @@ use crate::deployment::{Bridge, Place};
 use crate::harness::avro::Decoder;
 use crate::harness::eventually;
 use crate::harness::maven::Cache;
-use crate::harness::reader::{Isolation, read};
-use crate::judge::{Committed, Counted, Row, Written};
+use crate::harness::reader::{Isolation, Record, read};
+use crate::judge::{Committed, Copies, Counted, GroupOffset, Row, Written};
 use crate::ledger::fingerprint;
 
 /// The first assignment comes soon after the start.
@@ -28,9 +28,12 @@ CREATE TRIGGER see_offset AFTER INSERT OR UPDATE ON hookbridge_offsets FOR EACH 
 
 /// The topic as a reader of committed records sees it.
 pub(crate) async fn committed(cache: &Cache, place: &Place) -> Vec<Written> {
+    events(cache, place, &place.topic()).await
+}
+
+async fn events(cache: &Cache, place: &Place, topic: &str) -> Vec<Written> {
     let mut decoder = Decoder::new(&place.registry);
-    let records =
-        tokio::task::block_in_place(|| read(cache, &place.bootstrap, Isolation::Committed, &[&place.topic()]));
+    let records = tokio::task::block_in_place(|| read(cache, &place.bootstrap, Isolation::Committed, &[topic]));
     let mut written = Vec::with_capacity(records.len());
     for record in records {
         let value = decoder.decode(record.value.as_deref().expect("no tombstones are written")).await;
@@ -124,4 +127,73 @@ pub(crate) async fn offsets(database: &Client) -> Vec<Committed> {
 pub(crate) async fn has_caught_up(database: &Client, topic: &str, ends: &HashMap<i32, i64>) -> bool {
     let now: HashMap<i32, i64> = look(database, topic).await.iter().map(|look| (look.partition, look.next)).collect();
     ends.iter().all(|(partition, end)| now.get(partition).is_some_and(|next| next >= end))
+}
+
+/// What a Kafka sink wrote, and what its receipts say.
+pub(crate) async fn copies(cache: &Cache, place: &Place) -> Copies {
+    let topic = place.copies_topic();
+    let written = events(cache, place, &topic).await;
+    let all = tokio::task::block_in_place(|| read(cache, &place.bootstrap, Isolation::Uncommitted, &[&topic]));
+    let aborted = all.len().saturating_sub(written.len());
+    let receipts = format!("{}receipts.copies.events.order_placed", place.prefix);
+    let receipts = tokio::task::block_in_place(|| read(cache, &place.bootstrap, Isolation::Committed, &[&receipts]));
+    let mut decoder = Decoder::new(&place.registry);
+    let mut delivered = Vec::new();
+    for record in receipts {
+        let receipt = decoder.decode(record.value.as_deref().expect("a receipt")).await;
+        if receipt["outcome"] == "delivered" {
+            delivered.push((record.partition, receipt["origin_offset"].as_i64().unwrap_or_default()));
+        }
+    }
+    Copies { written, aborted, delivered }
+}
+
+/// Waits until each event of the topic has a copy. A look costs a JVM, so that it looks seldom.
+pub(crate) async fn copies_have_all(cache: &Cache, place: &Place, events: &[Written], bound: Duration) -> bool {
+    let deadline = Instant::now() + bound;
+    let topic = place.copies_topic();
+    let wanted: HashSet<&str> = events.iter().map(|record| record.event.as_str()).collect();
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        ticks.tick().await;
+        let copies = tokio::task::block_in_place(|| read(cache, &place.bootstrap, Isolation::Committed, &[&topic]));
+        let copied: HashSet<&str> = copies.iter().filter_map(|record| record.header("ce_id")).collect();
+        if wanted.is_subset(&copied) {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+    }
+}
+
+/// Every offset that the groups of transactional sinks have committed, in the order of the coordinators' log.
+pub(crate) fn group_offsets(cache: &Cache, place: &Place) -> Vec<GroupOffset> {
+    let sinks = place.transactional_sinks();
+    if sinks.is_empty() {
+        return Vec::new();
+    }
+    let records =
+        tokio::task::block_in_place(|| read(cache, &place.bootstrap, Isolation::Committed, &["__consumer_offsets"]));
+    let groups: Vec<String> = sinks.into_iter().map(|sink| place.group(sink)).collect();
+    let offset = |record: &Record| {
+        let (group, partition) = offset_key(record.key.as_deref()?)?;
+        // An int16 of the version, and the offset.
+        let next = record.value.as_deref()?.get(2..)?.first_chunk::<8>().copied().map(i64::from_be_bytes)?;
+        groups.contains(&group).then_some(GroupOffset { group, partition, next })
+    };
+    records.iter().filter_map(offset).collect()
+}
+
+/// Group and partition of an offset's key, as the coordinator writes it: an int16 of the version (0 or 1), group and topic
+/// (each an int16 of the length and the text), and an int32 of the partition.
+fn offset_key(key: &[u8]) -> Option<(String, i32)> {
+    let version = i16::from_be_bytes(key.first_chunk::<2>().copied()?);
+    let text = |from: usize| {
+        let length = usize::try_from(i16::from_be_bytes(key.get(from..)?.first_chunk::<2>().copied()?)).ok()?;
+        Some((String::from_utf8(key.get(from + 2..from + 2 + length)?.to_vec()).ok()?, from + 2 + length))
+    };
+    let (group, after) = text(2).filter(|_| version <= 1)?;
+    let (_, after) = text(after)?;
+    Some((group, i32::from_be_bytes(key.get(after..)?.first_chunk::<4>().copied()?)))
 }

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ledger::{Answer, Hits, Line};
 
+#[path = "judge_sinks.rs"]
+mod sinks;
+
 /// A record of the event topic.
 #[derive(Debug, Clone)]
 pub(crate) struct Written {
@@ -42,6 +45,24 @@ pub(crate) struct Committed {
     pub(crate) epoch: i64,
 }
 
+/// An offset that a group has committed for a partition of the event topic, in the order in which that was done.
+#[derive(Debug, Clone)]
+pub(crate) struct GroupOffset {
+    pub(crate) group: String,
+    pub(crate) partition: i32,
+    pub(crate) next: i64,
+}
+
+/// A Kafka sink's side, for a reader of committed records.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Copies {
+    pub(crate) written: Vec<Written>,
+    /// Records that only a reader sees which does not ask whether they are committed.
+    pub(crate) aborted: usize,
+    /// Partition and offset of each event of which a receipt says that it was delivered.
+    pub(crate) delivered: Vec<(i32, i64)>,
+}
+
 /// Everything that the judge may look at.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Evidence {
@@ -54,6 +75,12 @@ pub(crate) struct Evidence {
     pub(crate) offsets: Vec<Committed>,
     /// Dead letters of the HTTP sink, by event; none where there is no such sink.
     pub(crate) dead: Option<Vec<String>>,
+    /// Where there is a Kafka sink.
+    pub(crate) copies: Option<Copies>,
+    /// Of the groups whose offsets are committed with Kafka's transactions.
+    pub(crate) group: Vec<GroupOffset>,
+    /// Whether a vendor must not be called again for what it has answered 2xx.
+    pub(crate) repeats_no_call: bool,
     /// What the bridges counted; none where one of them was killed, and its counters with it.
     pub(crate) counted: Option<Counted>,
     /// What did not come to rest: told by the rig.
@@ -119,6 +146,11 @@ pub(crate) struct Figures {
     /// Events that are dead letters.
     #[serde(default)]
     pub(crate) dead: usize,
+    /// Of a Kafka sink, and how many of its records are of transactions that were aborted.
+    #[serde(default)]
+    pub(crate) copies: usize,
+    #[serde(default)]
+    pub(crate) aborted_copies: usize,
 }
 
 /// Figures and findings: a run is good where there are none of the latter.
@@ -155,6 +187,9 @@ pub(crate) fn judge(evidence: &Evidence) -> Verdict {
     case.doubles_are_explained();
     case.counters_agree();
     case.the_vendor_has_each_once();
+    case.each_has_one_copy();
+    case.copies_have_their_receipts();
+    case.groups_go_on();
     for what in &evidence.stuck {
         case.find("stuck", what.clone());
     }
@@ -368,61 +403,6 @@ impl<'a> Case<'a> {
                 format!("{again} events were written twice by one bridge, which knows of {uncertain}"),
             );
         }
-    }
-
-    /// I1, I2, I4 for the vendor, who takes the first of the calls that have one `webhook-id` and answers the others alike:
-    /// each event has its effect or is a dead letter, once, in the order of its key.
-    fn the_vendor_has_each_once(&mut self) {
-        let Some(dead) = &self.evidence.dead else { return };
-        let by_place: HashMap<(&str, i64), &str> =
-            self.sent.iter().map(|(event, sent)| ((sent.key, sent.sequence), *event)).collect();
-        let mut ids: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        let mut effects: HashSet<&str> = HashSet::new();
-        let mut last: HashMap<&str, i64> = HashMap::new();
-        let mut found = Vec::new();
-        for line in &self.evidence.ledger {
-            let Line::Call { id, key, sequence, body, status, .. } = line else { continue };
-            let Some(event) = by_place.get(&(key.as_str(), *sequence)).copied() else {
-                found.push(("phantom", format!("the vendor was called with {key} {sequence}, which was never sent")));
-                continue;
-            };
-            if self.sent[event].body != body {
-                found.push(("corrupt", format!("the vendor was called with another {event} than was sent")));
-            }
-            ids.entry(event).or_default().insert(id);
-            if *status >= 300 {
-                continue;
-            }
-            if !effects.insert(id) {
-                self.figures.repeated_calls += 1;
-            } else if let Some(before) = last.insert(key, *sequence).filter(|before| before >= sequence) {
-                found.push(("nonmonotonic", format!("the vendor took {key} {sequence} after {before}")));
-            }
-        }
-        for (event, ids) in ids.iter().filter(|(_, ids)| ids.len() > 1) {
-            self.figures.doubled += 1;
-            found.push(("duplicate", format!("{event} was sent to the vendor as {ids:?}")));
-        }
-        let buried: HashSet<&str> = dead.iter().map(String::as_str).collect();
-        self.figures.dead = buried.len();
-        if dead.len() > buried.len() {
-            found.push(("duplicate", format!("{} dead letters are there twice", dead.len() - buried.len())));
-        }
-        for (event, sent) in self.sent.iter().filter(|(_, sent)| sent.taken_at.is_some()) {
-            let has_effect = ids.get(event).is_some_and(|ids| ids.iter().any(|id| effects.contains(id)));
-            match (has_effect, buried.contains(event)) {
-                (false, false) => {
-                    self.figures.lost += 1;
-                    found.push((
-                        "lost-write",
-                        format!("{event} ({} {}) reached the vendor never", sent.key, sent.sequence),
-                    ));
-                }
-                (true, true) => found.push(("duplicate", format!("{event} reached the vendor, and is a dead letter"))),
-                _ => {}
-            }
-        }
-        self.find_all(found);
     }
 
     /// I8: without a fault, the bridges' own counters say what the judge found.

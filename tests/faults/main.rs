@@ -25,6 +25,7 @@ mod results;
 mod rows;
 mod run;
 mod sender;
+mod victims;
 
 use std::process::ExitCode;
 

@@ -7,12 +7,13 @@ use crate::rows::Row;
 pub(crate) const USAGE: &str = "cargo test --test faults [-- OPTIONS]
 
 Without options: the short run that is part of `cargo test`.
-  --rows F1,F6   the rows to run, or `all`
+  --rows F1,F6   the rows to run, or `all`, or `twelve`
   --runs N       runs of each row (1), seeds counting up from
   --seed N       the first run's seed (1)
   --seconds N    how long faults are made in each run (60)
   --rate N       events a second (300)
   --http         an HTTP sink, too, and a vendor that it calls
+  --kafka        a Kafka sink, too
   --bug NAME     with `--features seeded-bugs`: what is wrong with the bridge; its runs have to be found out
   --again        runs that the results have already, too
   --page         writes the results into docs/faults.md, and runs nothing";
@@ -25,6 +26,7 @@ pub(crate) struct Options {
     pub(crate) seconds: Duration,
     pub(crate) rate: u32,
     pub(crate) http: bool,
+    pub(crate) kafka: bool,
     pub(crate) bug: Option<String>,
     pub(crate) again: bool,
     /// Results are kept, and those that are there are not run again.
@@ -50,6 +52,7 @@ impl Options {
             seconds: Duration::from_secs(10),
             rate: 120,
             http: true,
+            kafka: false,
             bug: None,
             again: true,
             kept: false,
@@ -81,6 +84,10 @@ pub(crate) fn read(arguments: impl Iterator<Item = String>) -> Order {
                 options.http = true;
                 Ok(())
             }
+            "--kafka" => {
+                options.kafka = true;
+                Ok(())
+            }
             "--rows" => value().and_then(|text| rows(&text)).map(|rows| options.rows = rows),
             "--runs" => number(value()).map(|runs| options.runs = runs),
             "--seed" => number(value()).map(|seed| options.seed = seed),
@@ -100,8 +107,10 @@ pub(crate) fn read(arguments: impl Iterator<Item = String>) -> Order {
 }
 
 fn rows(text: &str) -> Result<Vec<Row>, String> {
-    if text == "all" {
-        return Ok(Row::ALL.to_vec());
+    match text {
+        "all" => return Ok(Row::ALL.to_vec()),
+        "twelve" => return Ok(Row::TWELVE.to_vec()),
+        _ => {}
     }
     text.split(',').map(|name| Row::of(name).ok_or_else(|| format!("there is no row {name}"))).collect()
 }

@@ -37,6 +37,9 @@ pub(crate) struct Outcome {
     pub(crate) findings: Vec<Finding>,
     pub(crate) catch_up_ms: u64,
     pub(crate) took_s: u64,
+    /// Partitions in which Kafka had left a transaction open for ever.
+    #[serde(default)]
+    pub(crate) hanging: usize,
     /// Resident, the three together, and the larger bridge.
     pub(crate) brokers_mib: u64,
     pub(crate) bridge_mib: u64,
@@ -58,6 +61,7 @@ impl Outcome {
             findings: verdict.findings.into_iter().take(MAX_FINDINGS).collect(),
             catch_up_ms: 0,
             took_s: 0,
+            hanging: 0,
             brokers_mib: 0,
             bridge_mib: 0,
         }
@@ -69,15 +73,23 @@ impl Outcome {
 
     pub(crate) fn line(&self) -> String {
         let Figures { events, requests, unknown, records, doubles, rows, lost, doubled, .. } = &self.figures;
-        let Figures { calls, repeated_calls, dead, .. } = &self.figures;
+        let Figures { calls, repeated_calls, dead, copies, .. } = &self.figures;
         let Figures { longest_wait_ms, recovery_ms, ack_p50_us, ack_p99_us, faults, .. } = &self.figures;
         let verdict = if self.is_good() { "good".to_owned() } else { format!("{} FINDINGS", self.found) };
         let mut line = format!(
             "{} seed {}: {verdict}; {faults} faults, {events} events in {requests} requests ({unknown} unknown), \
-             {records} records ({doubles:?}), {rows} rows, {calls} calls ({repeated_calls} repeated), {dead} dead, {lost} lost, {doubled} doubled; recovery {recovery_ms} ms, \
-             longest wait {longest_wait_ms} ms, caught up in {} ms, ack p50 {ack_p50_us} us p99 {ack_p99_us} us, {:?}; \
+             {records} records ({doubles:?}), {rows} rows, {calls} calls ({repeated_calls} repeated), {dead} dead, \
+             {copies} copies, {lost} lost, {doubled} doubled; recovery {recovery_ms} ms, \
+             longest wait {longest_wait_ms} ms, caught up in {} ms, {} hanging, ack p50 {ack_p50_us} us p99 {ack_p99_us} us, {:?}; \
              brokers {} MiB, a bridge {} MiB; {} s",
-            self.row, self.seed, self.catch_up_ms, self.counted, self.brokers_mib, self.bridge_mib, self.took_s
+            self.row,
+            self.seed,
+            self.catch_up_ms,
+            self.hanging,
+            self.counted,
+            self.brokers_mib,
+            self.bridge_mib,
+            self.took_s
         );
         for Finding { kind, what } in &self.findings {
             let _ = write!(line, "\n    {kind}: {what}");
@@ -89,7 +101,8 @@ impl Outcome {
 /// A row's name, with what was added to it.
 fn name(row: Row, options: &Options) -> String {
     let http = if options.http && !row.wants_a_vendor() { "+http" } else { "" };
-    format!("{}{http}", row.name())
+    let kafka = if options.kafka && !row.wants_copies() { "+kafka" } else { "" };
+    format!("{}{http}{kafka}", row.name())
 }
 
 fn git(arguments: &[&str]) -> Option<String> {
@@ -155,8 +168,8 @@ impl Results {
 
     fn tables(&self) -> String {
         let mut text = String::from(
-            "| row | fault | runs (s each) | faults | events | unknown | lost | doubled | recovery, longest (ms) | caught up, longest (ms) | findings | seeds | commit |\n\
-             |---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+            "| row | fault | runs (s each) | faults | events | unknown | lost | doubled | recovery, longest (ms) | caught up, longest (ms) | left hanging by Kafka | findings | seeds | commit |\n\
+             |---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
         );
         for row in Row::ALL {
             for ((name, seconds), runs) in by(&self.of(row), |run| (run.row.clone(), run.seconds)) {
@@ -168,7 +181,7 @@ impl Results {
                 commits.dedup();
                 let _ = writeln!(
                     text,
-                    "| {name} | {} | {} ({seconds}) | {} | {} | {} | {} | {} | {} | {} | {found} | {seeds} | {} |",
+                    "| {name} | {} | {} ({seconds}) | {} | {} | {} | {} | {} | {} | {} | {} | {found} | {seeds} | {} |",
                     row.what(),
                     runs.len(),
                     sum(|figures| figures.faults),
@@ -178,6 +191,7 @@ impl Results {
                     sum(|figures| figures.doubled),
                     most(|run| run.figures.recovery_ms),
                     most(|run| run.catch_up_ms),
+                    runs.iter().map(|run| run.hanging).sum::<usize>(),
                     commits.join(" "),
                 );
             }
@@ -212,8 +226,33 @@ impl Results {
             );
         }
         self.vendor(&mut text);
+        self.copies(&mut text);
         self.seeded_bugs(&mut text);
         text
+    }
+
+    fn copies(&self, text: &mut String) {
+        text.push_str(
+            "\n### The copies of a Kafka sink\n\n| row | events | copies | aborted copies | lost | doubled |\n\
+             |---|---|---|---|---|---|\n",
+        );
+        for row in Row::ALL {
+            let runs: Vec<&Outcome> = self.of(row).into_iter().filter(|run| run.figures.copies > 0).collect();
+            if runs.is_empty() {
+                continue;
+            }
+            let sum = |of: fn(&Figures) -> usize| runs.iter().map(|run| of(&run.figures)).sum::<usize>();
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {} | {} |",
+                row.name(),
+                sum(|figures| figures.events),
+                sum(|figures| figures.copies),
+                sum(|figures| figures.aborted_copies),
+                sum(|figures| figures.lost),
+                sum(|figures| figures.doubled),
+            );
+        }
     }
 
     fn vendor(&self, text: &mut String) {
@@ -257,7 +296,7 @@ impl Results {
 
     /// The published runs of a row, with an HTTP sink and without: those that have no seeded bug.
     fn of(&self, row: Row) -> Vec<&Outcome> {
-        let is_of = |run: &&Outcome| run.bug.is_none() && run.row.trim_end_matches("+http") == row.name();
+        let is_of = |run: &&Outcome| run.bug.is_none() && run.row.split('+').next() == Some(row.name());
         self.all.iter().filter(is_of).collect()
     }
 }

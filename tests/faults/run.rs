@@ -19,8 +19,9 @@ use crate::ledger::Ledger;
 use crate::options::Options;
 use crate::receiver::Receiver;
 use crate::results::Outcome;
-use crate::rows::{Row, STOPS_WITHIN, Victims};
+use crate::rows::Row;
 use crate::sender::{Load, Sending};
+use crate::victims::{STOPS_WITHIN, Victims};
 
 /// A producer gives a record up after thirty seconds.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
@@ -45,6 +46,7 @@ impl Rig {
     pub(crate) fn start() -> Result<Self, String> {
         let cache = Cache::open()?;
         cache.reader()?;
+        cache.operator()?;
         let (registry, postgres) = (cache.registry()?, cache.postgres()?);
         progress("starting three brokers, the registry and Postgres");
         let (cluster, registry, postgres) = std::thread::scope(|scope| {
@@ -66,11 +68,12 @@ impl Rig {
         let vendor =
             if options.http || row.wants_a_vendor() { Some(Receiver::start(Arc::clone(&ledger)).await) } else { None };
         let place = Place {
-            bootstrap: self.cluster.bootstrap(),
+            bootstrap: if row.wants_a_proxy() { self.cluster.proxied_bootstrap() } else { self.cluster.bootstrap() },
             registry: self.registry.url(),
             database: database.url.clone(),
             prefix: format!("{}-{}.", row.name().to_lowercase(), random_name()),
             vendor: vendor.as_ref().map(|vendor| vendor.port),
+            copies: options.kafka || row.wants_copies(),
             bug: options.bug.clone(),
         };
         let mut bridges: Vec<Bridge> = ["a", "b"].map(|name| Bridge::start(name, &place)).into();
@@ -87,6 +90,7 @@ impl Rig {
         sleep_until(Instant::now() + CALM).await;
 
         let mut victims = Victims {
+            cache: &self.cache,
             cluster: &mut self.cluster,
             bridges: &mut bridges,
             place: &place,
@@ -96,6 +100,7 @@ impl Rig {
             until: Instant::now() + options.seconds,
             vendor: vendor.clone(),
             seen: Vec::new(),
+            hanging: 0,
         };
         let mut stuck = Vec::new();
         if let Err(error) = victims.torment(row).await {
@@ -107,6 +112,7 @@ impl Rig {
         }
         victims.settle(SETTLED_WITHIN).await;
         stuck.append(&mut victims.seen);
+        let hanging = victims.hanging;
 
         let healed = Instant::now();
         // The nemesis ends sessions, ours among them.
@@ -125,6 +131,9 @@ impl Rig {
         {
             stuck.push(format!("the vendor has not been given all after {CAUGHT_UP_WITHIN:?}"));
         }
+        if place.copies && !evidence::copies_have_all(&self.cache, &place, &committed, CAUGHT_UP_WITHIN).await {
+            stuck.push(format!("the Kafka sink has not copied all after {CAUGHT_UP_WITHIN:?}"));
+        }
         let catch_up = healed.elapsed();
         let counted = if row.spares_the_bridges() { evidence::counters(&bridges).await } else { None };
         let memory = (self.cluster.resident_bytes(), bridges.iter().map(Bridge::resident_bytes).max());
@@ -142,6 +151,9 @@ impl Rig {
             rows: evidence::rows(&client).await,
             offsets: evidence::offsets(&client).await,
             dead: vendor.as_ref().map(|_| evidence::dead(&self.cache, &place)),
+            copies: if place.copies { Some(evidence::copies(&self.cache, &place).await) } else { None },
+            group: evidence::group_offsets(&self.cache, &place),
+            repeats_no_call: row.repeats_no_call(),
             counted,
             stuck,
         };
@@ -149,6 +161,7 @@ impl Rig {
         Outcome {
             catch_up_ms: u64::try_from(catch_up.as_millis()).expect("minutes"),
             took_s: began.elapsed().as_secs(),
+            hanging,
             brokers_mib: memory.0 >> 20,
             bridge_mib: memory.1.unwrap_or_default() >> 20,
             ..Outcome::new(row, seed, options, verdict, counted)

@@ -14,6 +14,8 @@ const REGISTRY: &str = "3.0.9";
 const POSTGRES: &str = "17.5.0";
 
 const READER_SOURCE: &str = include_str!("../java/Reader.java");
+#[allow(dead_code, reason = "for tests/faults")]
+const OPERATOR_SOURCE: &str = include_str!("../java/Operator.java");
 
 /// One folder with all that was downloaded.
 #[derive(Debug, Clone)]
@@ -73,17 +75,29 @@ impl Cache {
         })
     }
 
-    /// The folder of the compiled reader, by the content of its source.
+    /// The folder of the compiled reader.
     pub(crate) fn reader(&self) -> Result<PathBuf, String> {
+        self.compiled("Reader", READER_SOURCE)
+    }
+
+    /// The folder of what ends transactions that hang, compiled.
+    #[allow(dead_code, reason = "for tests/faults")]
+    pub(crate) fn operator(&self) -> Result<PathBuf, String> {
+        self.compiled("Operator", OPERATOR_SOURCE)
+    }
+
+    /// The folder of a compiled class, by the content of its source.
+    fn compiled(&self, class: &str, text: &str) -> Result<PathBuf, String> {
         use sha2::{Digest, Sha256};
-        let digest = hex::encode(Sha256::digest(READER_SOURCE));
+        let digest = hex::encode(Sha256::digest(text));
         let classpath = self.kafka()?;
-        self.item(&format!("reader-{}", &digest[..16]), "the Java reader", |folder| {
-            let source = folder.join("Reader.java");
-            fs::write(&source, READER_SOURCE).map_err(|error| error.to_string())?;
+        let name = format!("{}-{}", class.to_lowercase(), &digest[..16]);
+        self.item(&name, &format!("the Java class {class}"), |folder| {
+            let source = folder.join(format!("{class}.java"));
+            fs::write(&source, text).map_err(|error| error.to_string())?;
             let mut compiler = Command::new("javac");
             compiler.args(["-cp", &classpath, "-d"]).arg(folder).arg(&source);
-            run("compiling the Java reader", &mut compiler).map(drop)
+            run(&format!("compiling the Java class {class}"), &mut compiler).map(drop)
         })
     }
 

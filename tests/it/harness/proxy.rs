@@ -1,4 +1,4 @@
-//! A proxy before a broker that can read: it knows which request each frame is, and holds, drops or cuts one of them.
+//! A proxy before brokers that can read: it knows which request each frame is, and holds, drops or cuts one of them.
 //!
 //! Kafka's framing (Kafka protocol guide, "Request and Response Headers"): four bytes of length; then, in a request, the
 //! API's key, its version, a correlation id and the client's id; in a response, the correlation id.
@@ -11,8 +11,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
+#[allow(dead_code, reason = "for tests/faults")]
+pub(crate) const PRODUCE: i16 = 0;
+#[allow(dead_code, reason = "for tests/faults")]
+pub(crate) const ADD_PARTITIONS_TO_TXN: i16 = 24;
 pub(crate) const ADD_OFFSETS_TO_TXN: i16 = 25;
 pub(crate) const END_TXN: i16 = 26;
+#[allow(dead_code, reason = "for tests/faults")]
+pub(crate) const TXN_OFFSET_COMMIT: i16 = 28;
 
 /// Larger frames are a bug of the proxy's, or of the one who speaks to it.
 const MAX_FRAME: u32 = 64 << 20;
@@ -30,7 +36,7 @@ pub(crate) enum Fault {
     ResetAfter,
 }
 
-/// A fault that waits for its request. Dropping it lets a held request go.
+/// A fault that waits for its request. Dropping it lets a held request go, and one that has not come pass.
 #[derive(Debug)]
 pub(crate) struct Armed {
     met: Receiver<()>,
@@ -48,20 +54,40 @@ impl Armed {
         self.met.try_recv().is_ok()
     }
 
+    /// Whether the request comes within that time. Blocks.
+    #[allow(dead_code, reason = "for tests/faults")]
+    pub(crate) fn is_met_within(&self, bound: Duration) -> bool {
+        self.met.recv_timeout(bound).is_ok()
+    }
+
+    /// The broker never gets the held request.
+    #[allow(dead_code, reason = "for tests/faults")]
+    pub(crate) fn drop_it(self) {
+        if let Some(release) = &self.release {
+            let _ = release.send(());
+        }
+    }
+
     /// Lets a held request go, and waits until the broker has answered it. Blocks.
-    pub(crate) fn let_go(mut self, bound: Duration) {
+    pub(crate) fn let_go(self, bound: Duration) {
+        assert!(self.let_go_within(bound), "the broker answers what it was given late");
+    }
+
+    /// The same; whether it was answered in time.
+    pub(crate) fn let_go_within(mut self, bound: Duration) -> bool {
         self.release = None;
-        self.done.recv_timeout(bound).expect("the broker answers what it was given late");
+        self.done.recv_timeout(bound).is_ok()
     }
 }
 
 /// What the proxy is to do, to whom.
 #[derive(Debug)]
 struct Order {
-    client: String,
+    names: String,
     key: i16,
     fault: Fault,
     met: SyncSender<()>,
+    /// Something comes where it is to be dropped; an end, where it is to be let go.
     released: Receiver<()>,
     done: SyncSender<()>,
 }
@@ -75,9 +101,15 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Listens on `port` for the broker's listener on `target`, for as long as the process lives.
     pub(crate) fn start(port: u16, target: u16) -> Self {
+        let proxy = Self { port, orders: Arc::default() };
+        proxy.also(port, target);
+        proxy
+    }
+
+    /// Listens for another broker, too: a fault is for whichever of them is asked first.
+    pub(crate) fn also(&self, port: u16, target: u16) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the proxy's own port");
-        let orders = Arc::<Mutex<Vec<Order>>>::default();
-        let shared = Arc::clone(&orders);
+        let shared = Arc::clone(&self.orders);
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let Ok(broker) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) else { continue };
@@ -85,17 +117,16 @@ impl Proxy {
                 thread::spawn(move || pass(&client, &broker, &shared));
             }
         });
-        Self { port, orders }
     }
 
     pub(crate) fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Does this to the next such request of the client of that `client.id`.
-    pub(crate) fn arm(&self, client: &str, key: i16, fault: Fault) -> Armed {
+    /// Does this to the next such request in which `names` stands: a `client.id`, or a `transactional.id`.
+    pub(crate) fn arm(&self, names: &str, key: i16, fault: Fault) -> Armed {
         let ((met, seen), (release, released), (done, finished)) = (sync_channel(1), sync_channel(1), sync_channel(1));
-        self.orders().push(Order { client: client.to_owned(), key, fault, met, released, done });
+        self.orders().push(Order { names: names.to_owned(), key, fault, met, released, done });
         Armed { met: seen, release: Some(release), done: finished }
     }
 
@@ -142,15 +173,15 @@ fn carry_requests(
             write_frame(&mut to_broker, &frame)?;
             continue;
         };
-        let _ = order.met.send(());
         let (answered, answer) = sync_channel(1);
         if let Some(id) = correlation(&frame, 4) {
             awaited.lock().expect("no panic").insert(id, answered);
         }
         match order.fault {
             Fault::Hold => {
-                // An error means that it was let go.
-                let _ = order.released.recv();
+                if order.released.recv().is_ok() {
+                    return client.shutdown(Shutdown::Both);
+                }
                 write_frame(&mut to_broker, &frame)?;
                 // The client may be gone by now, and with it this connection after the answer.
                 let _ = answer.recv();
@@ -159,7 +190,9 @@ fn carry_requests(
             Fault::ResetAndDrop => return client.shutdown(Shutdown::Both),
             Fault::ResetAndHold => {
                 client.shutdown(Shutdown::Both)?;
-                let _ = order.released.recv();
+                if order.released.recv().is_ok() {
+                    return Ok(());
+                }
                 write_frame(&mut to_broker, &frame)?;
                 let _ = answer.recv();
                 let _ = order.done.send(());
@@ -176,14 +209,17 @@ fn carry_requests(
     }
 }
 
-/// The order that is meant for this request, taken off the list.
+/// The order that is meant for this request, taken off the list; whoever gave it is told that the request is there.
 fn order_for(frame: &[u8], orders: &Mutex<Vec<Order>>) -> Option<Order> {
     let key = i16::from_be_bytes(frame.first_chunk::<2>().copied()?);
-    let length = usize::try_from(i16::from_be_bytes(frame.get(8..)?.first_chunk::<2>().copied()?)).ok()?;
-    let client = frame.get(10..10 + length)?;
     let mut orders = orders.lock().expect("nobody panics with it");
-    let at = orders.iter().position(|order| order.key == key && order.client.as_bytes() == client)?;
-    Some(orders.remove(at))
+    let at = orders.iter().position(|order| order.key == key && holds(frame, order.names.as_bytes()))?;
+    let order = orders.remove(at);
+    order.met.send(()).is_ok().then_some(order)
+}
+
+fn holds(frame: &[u8], name: &[u8]) -> bool {
+    frame.windows(name.len()).any(|part| part == name)
 }
 
 fn correlation(frame: &[u8], at: usize) -> Option<i32> {
