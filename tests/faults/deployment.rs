@@ -29,6 +29,8 @@ pub(crate) struct Place {
     pub(crate) vendor: Option<u16>,
     /// Whether there is a Kafka sink.
     pub(crate) copies: bool,
+    /// After it the group of a consumer that is silent goes on without it.
+    pub(crate) session: Duration,
     /// The bug that the binary is to have, where it was built with `seeded-bugs`.
     pub(crate) bug: Option<String>,
 }
@@ -190,7 +192,7 @@ kafka:
   create_topics: true
   topic_prefix: {prefix}
   topic_defaults: {{ partitions: 12, replication_factor: 3, min_insync_replicas: 2 }}
-  librdkafka: {{ session.timeout.ms: "6000", heartbeat.interval.ms: "1000" }}
+  librdkafka: {{ session.timeout.ms: "{session}", heartbeat.interval.ms: "{heartbeat}" }}
 
 registry:
   url: {registry}
@@ -233,6 +235,8 @@ egress: {{ allow: [127.0.0.0/8] }}
 "#,
         vendor = vendor.unwrap_or_default(),
         copies = copies.unwrap_or_default(),
+        session = place.session.as_millis(),
+        heartbeat = (place.session / 6).as_millis(),
         cache = folder.join("registry-cache").display(),
         schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/schemas").display(),
         secret = BASE64.encode(SHOP_KEY),

@@ -1,5 +1,7 @@
 //! The rows of the fault matrix, each by its name and in a sentence.
 
+use std::time::Duration;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Row {
     F0,
@@ -95,7 +97,9 @@ impl Row {
             Self::F7 => "SIGSTOP of a partition's leader for 5 or 20 s, then SIGCONT",
             Self::F8 => "`kill -9` of all three brokers; back after 10 to 30 s",
             Self::F23 => "a third bridge joins and leaves every 2 s, by SIGTERM or `kill -9`",
-            Self::F24 => "SIGSTOP of a bridge for 7 to 11 s, past its session; its work is taken over; SIGCONT",
+            Self::F24 => {
+                "SIGSTOP of a bridge for 4 to 8 s, past its session of 3 s, at times at the first step of a transaction; its work is taken over; SIGCONT"
+            }
             Self::F26 => "Postgres ends every session of the sink, every 0.2 to 2 s",
             Self::F28 => "each event comes 2 to 20 times at once, to both bridges",
             Self::F36 => "SIGTERM of a bridge under load, started again when it has ended",
@@ -133,7 +137,13 @@ impl Row {
 
     /// Whether the bridges speak to the brokers by way of a proxy, which tampers with requests.
     pub(crate) fn wants_a_proxy(self) -> bool {
-        matches!(self, Self::F4 | Self::F5)
+        matches!(self, Self::F4 | Self::F5 | Self::F24)
+    }
+
+    /// The session time-out of the sinks' consumers. Where one is to be frozen within a transaction, so short that its work
+    /// is taken over before the transaction's own bounds end it.
+    pub(crate) fn session(self) -> Duration {
+        Duration::from_secs(if self == Self::F24 { 3 } else { 6 })
     }
 
     /// Whether no call of a vendor's may be repeated: nothing dies but in good order.

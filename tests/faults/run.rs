@@ -73,6 +73,7 @@ impl Rig {
             database: database.url.clone(),
             prefix: format!("{}-{}.", row.name().to_lowercase(), random_name()),
             vendor: vendor.as_ref().map(|vendor| vendor.port),
+            session: row.session(),
             copies: options.kafka || row.wants_copies(),
             bug: options.bug.clone(),
         };
@@ -90,6 +91,7 @@ impl Rig {
         sleep_until(Instant::now() + CALM).await;
 
         let mut victims = Victims {
+            row,
             cache: &self.cache,
             cluster: &mut self.cluster,
             bridges: &mut bridges,
@@ -103,7 +105,7 @@ impl Rig {
             hanging: 0,
         };
         let mut stuck = Vec::new();
-        if let Err(error) = victims.torment(row).await {
+        if let Err(error) = victims.torment().await {
             stuck.push(error);
         }
         victims.heal().await;

@@ -16,10 +16,6 @@ use crate::ledger::{Hits, Ledger};
 use crate::receiver::{Mood, Receiver};
 use crate::rows::Row;
 
-/// The session time-out of the sinks' consumers is six seconds: a process that is frozen for longer has lost its
-/// partitions when it wakes.
-const SESSION: Duration = Duration::from_secs(6);
-
 /// A bridge that is asked to stop drains and leaves its group.
 pub(crate) const STOPS_WITHIN: Duration = Duration::from_secs(30);
 
@@ -40,6 +36,7 @@ const STEPS: [(i16, &str); 5] = [
 
 /// What the nemesis may break.
 pub(crate) struct Victims<'a> {
+    pub(crate) row: Row,
     pub(crate) cache: &'a Cache,
     pub(crate) cluster: &'a mut Cluster,
     pub(crate) bridges: &'a mut Vec<Bridge>,
@@ -57,7 +54,8 @@ pub(crate) struct Victims<'a> {
 
 impl Victims<'_> {
     /// Breaks what the row breaks until the time is over, and leaves everything running.
-    pub(crate) async fn torment(&mut self, row: Row) -> Result<(), String> {
+    pub(crate) async fn torment(&mut self) -> Result<(), String> {
+        let row = self.row;
         if let Some(vendor) = self.vendor.as_ref().filter(|_| row == Row::F18) {
             vendor.is(Mood::Picky);
         }
@@ -227,17 +225,29 @@ impl Victims<'_> {
     }
 
     async fn freeze_a_bridge(&mut self, also: bool) {
-        let victim = self.choose(self.bridges.len());
+        // At its first step nothing of a transaction is open yet, so that nobody waits for it: when the process wakes, and
+        // goes on with it, its generation is all that fences it.
+        let held = if self.row.wants_a_proxy() && self.random.below(2) == 0 {
+            self.hold(ADD_PARTITIONS_TO_TXN, Fault::Hold).await
+        } else {
+            None
+        };
+        let victim = match &held {
+            Some((victim, ..)) => *victim,
+            None => self.choose(self.bridges.len()),
+        };
         let name = self.bridges[victim].name.clone();
-        self.ledger.fault("SIGSTOP of a bridge", Hits::Sink);
+        let at = held.as_ref().map_or(String::new(), |(_, sink, _)| format!(" at AddPartitionsToTxn of {sink}"));
+        self.ledger.fault(format!("SIGSTOP of a bridge{at}"), Hits::Sink);
         self.bridges[victim].freeze();
         if also {
             let node = self.choose(self.cluster.len());
             self.cluster.freeze(node);
-            sleep(SESSION / 2).await;
+            sleep(self.place.session / 2).await;
             self.cluster.thaw(node);
         }
-        sleep(SESSION + Duration::from_millis(1_000 + self.random.below(4_000))).await;
+        let longer = if held.is_some() { 2_000 + self.random.below(2_000) } else { 1_000 + self.random.below(4_000) };
+        sleep(self.place.session + Duration::from_millis(longer)).await;
         self.ledger.fault("SIGCONT of a bridge", Hits::Bridge(name));
         self.bridges[victim].thaw();
     }
@@ -261,7 +271,7 @@ impl Victims<'_> {
     /// The call has its effect, and nobody may have written that down.
     async fn crash_after_an_answer(&mut self) {
         if let Some(vendor) = self.vendor.clone() {
-            vendor.next_call(SESSION).await;
+            vendor.next_call(self.place.session).await;
         }
         self.crash_a_bridge();
     }

@@ -112,7 +112,11 @@ impl fmt::Display for Trouble {
                 first.get(),
                 end.get()
             ),
-            Self::CommittedUnknown { source } => write!(f, "{source}; it is tried again"),
+            Self::CommittedUnknown { source } => write!(
+                f,
+                "{source}; it is tried again; where that lasts for more than a minute while Kafka is up, a transaction hangs \
+                 there: see `kafka-transactions.sh find-hanging`"
+            ),
             Self::PolledTooLate => f.write_str("the process was held up and its partitions were given to others"),
             Self::Refused { source, reason } | Self::Other { source, reason } => write!(f, "{source}: {reason}"),
         }
