@@ -256,6 +256,10 @@ impl World {
             }
         }
         match event {
+            Event::Input(life, input @ Input::CallEnded { .. }) => {
+                let inputs = self.with_those_behind(life, input);
+                self.inputs(life, inputs);
+            }
             Event::Input(life, input) => self.input(life, input),
             Event::Channel(life) => {
                 while let Some(input) = self.processes.get_mut(&life).and_then(|process| process.channel.pop_front()) {
@@ -318,7 +322,57 @@ impl World {
         self.soon(most, Event::Input(by.0, Input::CallEnded { call, ended, sent }));
     }
 
+    /// A process that was busy hears of several answers at once.
+    fn with_those_behind(&mut self, life: Life, first: Input) -> Vec<Input> {
+        let mut inputs = vec![first];
+        let until = self.now + Duration::from_millis(if self.chance.percent(30) { 20 } else { 0 });
+        while let Some(entry) = self.queue.first_entry() {
+            let behind = matches!(entry.get(), Event::Input(other, Input::CallEnded { .. }) if *other == life);
+            if !behind || entry.key().0 > until {
+                break;
+            }
+            if let Event::Input(_, input) = entry.remove() {
+                inputs.push(input);
+            }
+        }
+        if inputs.len() > 1 {
+            self.count("answers at once");
+        }
+        inputs
+    }
+
     pub(crate) fn input(&mut self, life: Life, input: Input) {
+        self.inputs(life, vec![input]);
+    }
+
+    fn inputs(&mut self, life: Life, inputs: Vec<Input>) {
+        for input in &inputs {
+            self.note(life, input);
+        }
+        let now = self.now;
+        let Some(process) = self.processes.get_mut(&life) else { return };
+        let chance = &mut process.chance;
+        let actions = process.machine.step_all(inputs, now, &mut || chance.unit());
+        for action in actions {
+            if self.trace {
+                println!("{:?} {life:?} -> {action:?}", self.now);
+            }
+            self.act(life, action);
+        }
+        let Some(process) = self.processes.get_mut(&life) else { return };
+        let due = process.machine.due();
+        if process.wake_at != due {
+            process.wake_at = due;
+            if let Some(due) = due {
+                let delay = due.saturating_sub(now);
+                self.after(delay, Event::Wake(life));
+            }
+        }
+        crate::check::window(self, life);
+    }
+
+    /// What the checks have to know of an input.
+    fn note(&mut self, life: Life, input: &Input) {
         let now = self.now;
         let Some(process) = self.processes.get_mut(&life) else { return };
         if self.trace {
@@ -328,7 +382,7 @@ impl World {
         if self.steps == MAX_STEPS {
             self.wrong.push(format!("{life:?} does not come to rest: {input:?}"));
         }
-        match &input {
+        match input {
             Input::Assigned { epoch, partitions } => {
                 process.told.extend(partitions.iter().map(|at| (at.partition, *epoch)));
             }
@@ -346,24 +400,6 @@ impl World {
             }
             _ => {}
         }
-        let chance = &mut process.chance;
-        let actions = process.machine.step(input, now, &mut || chance.unit());
-        for action in actions {
-            if self.trace {
-                println!("{:?} {life:?} -> {action:?}", self.now);
-            }
-            self.act(life, action);
-        }
-        let Some(process) = self.processes.get_mut(&life) else { return };
-        let due = process.machine.due();
-        if process.wake_at != due {
-            process.wake_at = due;
-            if let Some(due) = due {
-                let delay = due.saturating_sub(now);
-                self.after(delay, Event::Wake(life));
-            }
-        }
-        crate::check::window(self, life);
     }
 
     pub(crate) fn deepest(&self, life: Life) -> usize {

@@ -305,9 +305,7 @@ impl Driver {
                 }
                 count = ears.done.recv_many(&mut done, DONE_AT_ONCE) => {
                     debug_assert!(count > 0, "the crew holds a sender");
-                    for done in done.drain(..) {
-                        self.done(done)?;
-                    }
+                    self.done(&mut done)?;
                 }
                 event = ears.consumer.next() => self.event(event)?,
                 Some(told) = ears.told.recv() => self.told(told)?,
@@ -351,29 +349,34 @@ impl Driver {
     }
 
     fn step(&mut self, input: Input) -> Result<(), Error> {
-        let mut next = Some(input);
-        while let Some(input) = next {
-            let now = self.now();
-            let mut wanted = Vec::new();
-            for action in self.machine.step(input, now, &mut random) {
-                self.act(action, &mut wanted);
-            }
-            if !wanted.is_empty() {
-                let started = self.readings.start(wanted);
-                started.map_err(|source| Error::Reader { sink: Arc::clone(&self.names.sink), source })?;
-            }
-            next = self.at_once.pop_front();
+        self.step_all([input])?;
+        while let Some(input) = self.at_once.pop_front() {
+            self.step_all([input])?;
         }
         Ok(())
     }
 
-    fn done(&mut self, done: Done) -> Result<(), Error> {
-        self.crew.rest(&done);
-        let Done { call, ended, sent, .. } = done;
-        if let Some(class) = tell::class(&ended, sent) {
-            self.observer.attempt(&self.names.sink, class);
+    fn step_all(&mut self, inputs: impl IntoIterator<Item = Input>) -> Result<(), Error> {
+        let now = self.now();
+        let mut wanted = Vec::new();
+        for action in self.machine.step_all(inputs, now, &mut random) {
+            self.act(action, &mut wanted);
         }
-        self.step(Input::CallEnded { call, ended, sent })
+        if !wanted.is_empty() {
+            let started = self.readings.start(wanted);
+            started.map_err(|source| Error::Reader { sink: Arc::clone(&self.names.sink), source })?;
+        }
+        Ok(())
+    }
+
+    fn done(&mut self, done: &mut Vec<Done>) -> Result<(), Error> {
+        for Done { ended, sent, .. } in &*done {
+            if let Some(class) = tell::class(ended, *sent) {
+                self.observer.attempt(&self.names.sink, class);
+            }
+        }
+        done.iter().for_each(|done| self.crew.rest(done));
+        self.step_all(done.drain(..).map(|Done { call, ended, sent, .. }| Input::CallEnded { call, ended, sent }))
     }
 
     fn event(&mut self, event: Option<Event>) -> Result<(), Error> {

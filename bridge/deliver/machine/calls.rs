@@ -152,7 +152,7 @@ impl Line {
             partition.keys.advance(key, place);
             return true;
         }
-        if self.has_to_wait(at, partition, &next) {
+        if self.has_to_wait(partition, &next) {
             self.pace.give_back(false);
             let until = turn.now + REPETITION;
             partition.keys.stand(key, Stand::Waiting(until));
@@ -168,9 +168,9 @@ impl Line {
 
     /// The same delivery is under way under another key, or another record of this key is, from before the partition was
     /// read again: one of them at a time.
-    fn has_to_wait(&self, at: &TopicPartition, partition: &Partition, next: &Next) -> bool {
+    fn has_to_wait(&self, partition: &mut Partition, next: &Next) -> bool {
         let promised_elsewhere = partition.seen.intent(next.id).is_some_and(|promise| promise.origin != next.origin());
-        partition.under_way.contains(&next.id) || promised_elsewhere || self.is_out_for(at, partition, next)
+        partition.under_way.contains(&next.id) || promised_elsewhere || self.is_out_for(partition, next)
     }
 
     /// Reads, promises or sends a record, whichever comes first.
@@ -248,11 +248,10 @@ impl Line {
     }
 
     /// Another record of the key was sent before the partition was read again, and its answer is still to come.
-    fn is_out_for(&self, at: &TopicPartition, partition: &Partition, next: &Next) -> bool {
-        self.calls.values().any(|call| {
-            let elsewhen = call.key == next.key && call.restore != partition.restore && call.id != next.id;
-            elsewhen && call.epoch == partition.epoch && call.at == *at
-        })
+    fn is_out_for(&self, partition: &mut Partition, next: &Next) -> bool {
+        let Partition { strays, restore, .. } = partition;
+        strays.retain(|id| self.calls.get(id).is_some_and(|call| call.restore != *restore));
+        strays.iter().filter_map(|id| self.calls.get(id)).any(|call| call.key == next.key && call.id != next.id)
     }
 
     fn is_past_window(&self, unsure_since: Option<Duration>, now: Duration) -> bool {
@@ -361,6 +360,7 @@ impl Line {
         for id in self.calls_of(at, partition.epoch, |stage| stage == Stage::Out) {
             if let Some(call) = self.calls.get(&id) {
                 partition.remembered.insert(call.id, Remembered::Out(id));
+                partition.strays.insert(id);
             }
         }
     }

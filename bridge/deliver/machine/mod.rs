@@ -88,10 +88,30 @@ impl Machine {
 
     /// Takes what happened and says what to do.
     pub fn step(&mut self, input: Input, now: Duration, random: Random<'_>) -> Vec<Action> {
+        self.step_all([input], now, random)
+    }
+
+    /// The same for what happened at once. Looking at all that may be possible now costs more than most inputs do by
+    /// themselves, and is done once.
+    pub fn step_all(
+        &mut self,
+        inputs: impl IntoIterator<Item = Input>,
+        now: Duration,
+        random: Random<'_>,
+    ) -> Vec<Action> {
         let mut turn = Turn { now, random, actions: Vec::new() };
         self.now = now;
+        for input in inputs {
+            self.take(input, &mut turn);
+        }
+        self.proceed(&mut turn);
+        turn.actions
+    }
+
+    fn take(&mut self, input: Input, turn: &mut Turn<'_>) {
+        let now = turn.now;
         match input {
-            Input::Assigned { epoch, partitions } => self.assigned(epoch, partitions, &mut turn),
+            Input::Assigned { epoch, partitions } => self.assigned(epoch, partitions, turn),
             Input::Followed { at, epoch, restore, receipts, position } => {
                 let active = self.line.clock.read(now);
                 if let Some(partition) = self.current(&at, epoch, restore) {
@@ -113,21 +133,19 @@ impl Machine {
                 }
             }
             Input::Fetched { call, record } => {
-                self.line.fetched(&mut self.partitions, call, record, &mut turn);
+                self.line.fetched(&mut self.partitions, call, record, turn);
             }
             Input::CallEnded { call, ended, sent } => {
-                self.line.ended(&mut self.partitions, call, ended, sent, &mut turn);
+                self.line.ended(&mut self.partitions, call, ended, sent, turn);
             }
-            Input::Begun { txn, begun } => self.begun(txn, begun, &mut turn),
-            Input::TxnEnded { txn, answer } => self.txn_ended(txn, answer, &mut turn),
-            Input::Revoked { ticket, partitions, lost } => self.revoked(ticket, partitions, lost, &mut turn),
+            Input::Begun { txn, begun } => self.begun(txn, begun, turn),
+            Input::TxnEnded { txn, answer } => self.txn_ended(txn, answer, turn),
+            Input::Revoked { ticket, partitions, lost } => self.revoked(ticket, partitions, lost, turn),
             Input::Paused => self.line.paused = true,
             Input::Resumed => self.line.paused = false,
             Input::Tick => {}
             Input::Stop => self.stop(now),
         }
-        self.proceed(&mut turn);
-        turn.actions
     }
 
     /// When [`Input::Tick`] is wanted next.
@@ -228,7 +246,8 @@ impl Machine {
     /// Sends what may be sent, each partition in its turn.
     fn send(&mut self, turn: &mut Turn<'_>) {
         let Self { line, partitions, .. } = self;
-        for (at, partition) in partitions.iter_mut().filter(|(_, partition)| partition.may_send()) {
+        let waiting = |partition: &Partition| partition.may_send() && partition.keys.due().is_some();
+        for (at, partition) in partitions.iter_mut().filter(|(_, partition)| waiting(partition)) {
             partition.keys.wake(turn.now);
             line.unblock(at, partition, turn);
         }

@@ -67,6 +67,8 @@ pub(super) struct Partition {
     /// Deliveries that are being read, promised or sent.
     pub(super) under_way: HashSet<Uuid>,
     pub(super) remembered: HashMap<Uuid, Remembered>,
+    /// Calls that are out from before the partition was read again, until their records have come again.
+    pub(super) strays: BTreeSet<CallId>,
     /// Since when a delivery may have had its effect, though nobody said so, and no receipt says it yet.
     pub(super) unsure: HashMap<Uuid, Duration>,
 }
@@ -87,6 +89,7 @@ impl Partition {
             concluded: HashSet::new(),
             under_way: HashSet::new(),
             remembered: HashMap::new(),
+            strays: BTreeSet::new(),
             unsure: HashMap::new(),
         }
     }
