@@ -1,6 +1,6 @@
 //! A partition's window: records in, settlements in any order, and a head that moves over settled records only.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::kafka::{NextOffset, Record};
@@ -30,6 +30,7 @@ pub(super) struct Window {
 
 #[derive(Debug)]
 struct Entry {
+    offset: i64,
     record: Arc<Record>,
     settled: bool,
 }
@@ -54,14 +55,14 @@ impl Window {
         }
         self.highest = Some(offset);
         self.bytes += weight(&record);
-        self.entries.push_back(Entry { record: Arc::new(record), settled: false });
+        self.entries.push_back(Entry { offset, record: Arc::new(record), settled: false });
         true
     }
 
     /// Settles the record at `offset`; the head moves as far as everything before it is settled. `false`: the window
     /// does not hold it.
     pub(super) fn settle(&mut self, offset: i64) -> bool {
-        let Ok(at) = self.entries.binary_search_by_key(&offset, |entry| entry.record.offset) else { return false };
+        let Some(at) = self.find(offset) else { return false };
         self.settled += usize::from(!self.entries[at].settled);
         self.entries[at].settled = true;
         while self.entries.front().is_some_and(|entry| entry.settled) {
@@ -70,9 +71,19 @@ impl Window {
         true
     }
 
+    /// Where the record at `offset` is. Offsets rise by one at least, and mostly by one: it is as many entries behind the
+    /// first one as there are offsets between them, or fewer.
+    fn find(&self, offset: i64) -> Option<usize> {
+        let most = usize::try_from(offset.checked_sub(self.entries.front()?.offset)?).ok()?;
+        if self.entries.get(most).is_some_and(|entry| entry.offset == offset) {
+            return Some(most);
+        }
+        self.entries.binary_search_by_key(&offset, |entry| entry.offset).ok()
+    }
+
     /// The sink has moved on to `next`: records before it are settled, whether the window has seen them or not.
     pub(super) fn skip_to(&mut self, next: NextOffset) {
-        while self.entries.front().is_some_and(|entry| entry.record.offset < next.get()) {
+        while self.entries.front().is_some_and(|entry| entry.offset < next.get()) {
             self.pop();
         }
         self.head = self.head.max(Some(next));
@@ -101,7 +112,7 @@ impl Window {
         if let Some(entry) = self.entries.pop_front() {
             self.bytes -= weight(&entry.record);
             self.settled -= usize::from(entry.settled);
-            self.head = Some(NextOffset::after(entry.record.offset));
+            self.head = Some(NextOffset::after(entry.offset));
         }
     }
 
@@ -112,25 +123,27 @@ impl Window {
 
     /// Where the first record stands that is not settled.
     pub(super) fn first(&self) -> Option<NextOffset> {
-        self.entries.front().map(|entry| NextOffset::stored(entry.record.offset))
+        self.entries.front().map(|entry| NextOffset::stored(entry.offset))
     }
 
-    /// What may be committed once the records at `also` are settled too.
-    pub(super) fn head_with(&self, also: &BTreeSet<i64>) -> Option<NextOffset> {
+    /// What may be committed once the records at `also`, in order, are settled too.
+    pub(super) fn head_with(&self, also: impl IntoIterator<Item = i64>) -> Option<NextOffset> {
         #[cfg(feature = "seeded-bugs")]
-        if crate::seeded::has(crate::seeded::Bug::HighestWatermark)
-            && let Some(highest) = also.last()
-        {
-            return Some(NextOffset::after(*highest));
+        if crate::seeded::has(crate::seeded::Bug::HighestWatermark) {
+            return also.into_iter().last().map(NextOffset::after).or(self.head);
         }
-        let contiguous = self.entries.iter().take_while(|entry| entry.settled || also.contains(&entry.record.offset));
-        contiguous.last().map(|entry| NextOffset::after(entry.record.offset)).or(self.head)
+        let mut also = also.into_iter().peekable();
+        let mut settled = |entry: &Entry| {
+            while also.next_if(|offset| *offset < entry.offset).is_some() {}
+            entry.settled || also.peek() == Some(&entry.offset)
+        };
+        let contiguous = self.entries.iter().take_while(|entry| settled(entry));
+        contiguous.last().map(|entry| NextOffset::after(entry.offset)).or(self.head)
     }
 
     /// The record at `offset`.
     pub(super) fn get(&self, offset: i64) -> Option<&Arc<Record>> {
-        let at = self.entries.binary_search_by_key(&offset, |entry| entry.record.offset).ok()?;
-        Some(&self.entries[at].record)
+        self.entries.get(self.find(offset)?).map(|entry| &entry.record)
     }
 
     /// Records that are settled and wait for an earlier one.
@@ -177,6 +190,8 @@ fn weight(record: &Record) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -214,10 +229,13 @@ mod tests {
             let stop_after = order.index(all.len()) + 1;
             for pick in shuffle.iter().cycle().take(stop_after) {
                 let offset = left.remove(pick.index(left.len()));
-                prop_assert!(window.settle(offset));
                 settled.insert(offset);
                 let contiguous = all.iter().take_while(|offset| settled.contains(offset)).last();
-                prop_assert_eq!(window.head(), contiguous.map(|last| NextOffset::after(*last)));
+                let expected = contiguous.map(|last| NextOffset::after(*last));
+                prop_assert_eq!(window.head_with(settled.iter().copied()), expected);
+                prop_assert_eq!(window.get(offset).map(|record| record.offset), Some(offset));
+                prop_assert!(window.settle(offset));
+                prop_assert_eq!(window.head(), expected);
             }
         }
     }

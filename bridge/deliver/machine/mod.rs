@@ -155,7 +155,7 @@ impl Machine {
             return None;
         }
         let deadlines = self.revocations.iter().map(|revocation| revocation.deadline).chain(self.stop_by);
-        let commit = self.commits.due().filter(|_| self.partitions.values().any(Partition::has_outcomes));
+        let commit = self.next_commit();
         let calls = if self.line.paused || self.stop_by.is_some() { None } else { self.next_call() };
         deadlines.chain(commit).chain(calls).min()
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::Turn;
 use super::calls::Next;
 use super::step::{Arrived, CallId, Ended, Settings};
 use crate::deliver::keys::{KeyId, Keys, Place, Queue, Stand};
@@ -37,6 +38,14 @@ pub(super) struct Conclusion {
     pub(super) ended: Option<Ended>,
 }
 
+impl Conclusion {
+    /// Its call, its key or a reader of the topic waits for the commit; what a sink has taken at once has nobody waiting.
+    fn is_awaited(&self) -> bool {
+        let settled = matches!(self.fate, Fate::Delivered | Fate::Skipped(_));
+        !settled || matches!(self.place, Place::Open(_)) || matches!(self.ended, Some(Ended::Written(_)))
+    }
+}
+
 /// What is still known of a delivery after its partition was read again.
 #[derive(Debug)]
 pub(super) enum Remembered {
@@ -60,6 +69,8 @@ pub(super) struct Partition {
     pub(super) seen: Seen,
     /// For the next transaction.
     pub(super) outcomes: BTreeMap<Place, Conclusion>,
+    /// Somebody waits for one of them.
+    awaited: bool,
     /// In the transaction under way.
     pub(super) committing: BTreeMap<Place, Conclusion>,
     /// Deliveries whose end, or parking, is in one of the two.
@@ -85,6 +96,7 @@ impl Partition {
             keys: Keys::default(),
             seen: Seen::new(settings.dedupe_window, settings.max_seen),
             outcomes: BTreeMap::new(),
+            awaited: false,
             committing: BTreeMap::new(),
             concluded: HashSet::new(),
             under_way: HashSet::new(),
@@ -103,6 +115,7 @@ impl Partition {
         self.concluded.clear();
         self.under_way.clear();
         let known = std::mem::take(&mut self.outcomes).into_values();
+        self.awaited = false;
         for conclusion in known.chain(std::mem::take(&mut self.committing).into_values()) {
             match (conclusion.ended, conclusion.fate) {
                 (Some(ended), _) => _ = self.remembered.insert(conclusion.id, Remembered::Ended(ended)),
@@ -274,6 +287,7 @@ impl Partition {
         if !matches!(conclusion.fate, Fate::Intent | Fate::Skipped(SkipReason::Duplicate)) {
             self.concluded.insert(conclusion.id);
         }
+        self.awaited |= conclusion.is_awaited();
         self.outcomes.insert(conclusion.place, conclusion);
     }
 
@@ -283,6 +297,11 @@ impl Partition {
 
     pub(super) fn has_outcomes(&self) -> bool {
         self.restored && !self.outcomes.is_empty()
+    }
+
+    /// Something goes on only once its outcomes are committed.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited || self.window.is_full()
     }
 
     /// A promise that is not in a transaction yet is not made.
@@ -309,6 +328,7 @@ impl Partition {
     /// What was to be committed is not: it goes into the next transaction.
     pub(super) fn hand_back(&mut self) {
         self.outcomes.append(&mut self.committing);
+        self.awaited = self.outcomes.values().any(Conclusion::is_awaited);
     }
 
     /// Moves up to `most` outcomes into the transaction; gives the offset that is committed with them. `None`: there is
@@ -318,33 +338,27 @@ impl Partition {
             return None;
         }
         self.window.head().or(self.window.first())?;
-        while self.committing.len() < most
-            && let Some((place, conclusion)) = self.outcomes.pop_first()
-        {
-            self.committing.insert(place, conclusion);
-        }
-        let settled: BTreeSet<i64> = self
-            .committing
-            .values()
-            .filter(|conclusion| conclusion.fate != Fate::Intent)
-            .filter_map(|conclusion| match conclusion.place {
-                Place::Window(offset) => Some(offset),
-                Place::Open(_) => None,
-            })
-            .collect();
-        self.window.head_with(&settled).or(self.window.first())
+        // Where the transaction is full, the rest goes into the next one.
+        let first_left = if self.outcomes.len() > most { self.outcomes.keys().nth(most).copied() } else { None };
+        let rest = first_left.map(|first| self.outcomes.split_off(&first));
+        self.committing = std::mem::replace(&mut self.outcomes, rest.unwrap_or_default());
+        self.awaited = self.outcomes.values().any(Conclusion::is_awaited);
+        let settled = self.committing.values().filter(|conclusion| conclusion.fate != Fate::Intent);
+        let settled = settled.filter_map(|conclusion| match conclusion.place {
+            Place::Window(offset) => Some(offset),
+            Place::Open(_) => None,
+        });
+        self.window.head_with(settled).or(self.window.first())
     }
 
-    /// A conclusion is committed, its receipt being at `position`.
-    #[allow(clippy::too_many_arguments, reason = "one fact, and the two clocks by which it counts")]
+    /// A conclusion is committed, its receipt being at `position`; `active` is the sink's own clock.
     pub(super) fn committed(
         &mut self,
         conclusion: &Conclusion,
         position: i64,
         writer: u64,
-        now: Duration,
+        turn: &mut Turn<'_>,
         active: Duration,
-        random: f64,
     ) {
         let Conclusion { place, id, key, fate, origin, .. } = *conclusion;
         let receipt = Followed {
@@ -357,7 +371,7 @@ impl Partition {
             age: conclusion.age,
             unsure_since: conclusion.unsure_since,
             writer,
-            settled_at: now,
+            settled_at: turn.now,
         };
         self.seen.take(&receipt, active);
         if fate == Fate::Intent {
@@ -370,15 +384,17 @@ impl Partition {
         if let Place::Window(offset) = place {
             self.window.settle(offset);
         }
-        let due = now + retry::parked_pause(conclusion.attempts, conclusion.age, random);
+        let mut due = || turn.now + retry::parked_pause(conclusion.attempts, conclusion.age, turn.chance());
         match (place, fate) {
             (Place::Window(_), Fate::Parked) => {
+                let due = due();
                 self.keys.parked(key, origin, id);
                 self.committed_for(key, Stand::Waiting(due));
             }
             (Place::Window(_), Fate::Dead(_)) => self.committed_for(key, Stand::Ready),
             (Place::Window(_), _) => {}
             (Place::Open(_), Fate::Parked) => {
+                let due = due();
                 self.keys.stand(key, Stand::Waiting(due));
                 // They waited in case it would be its last record's end.
                 self.park(key, active);

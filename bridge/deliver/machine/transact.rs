@@ -6,22 +6,27 @@ use std::time::Duration;
 use super::partition::{Conclusion, Partition};
 use super::step::{Action, Ended, Notice, TxnId};
 use super::{Machine, Turn};
-use crate::deliver::keys::Place;
 use crate::deliver::retry;
 use crate::deliver::settle::{Fate, Progress, Receipt, Transaction, TxnAnswer};
 use crate::kafka::TopicPartition;
 use crate::outcome::Outcome;
 
-/// Between two transactions: each costs the brokers several writes, and outcomes that come meanwhile share one. A person
-/// does not see it, and a sink that takes 200 events a second then needs 20 transactions.
-const COMMIT_EVERY: Duration = Duration::from_millis(50);
+/// Between two transactions: each costs the brokers several writes for every partition that it touches, and outcomes that
+/// come meanwhile share one. The sink has these events already. What a crash leaves without a receipt is sent again.
+const COMMIT_EVERY: Duration = Duration::from_millis(200);
+
+/// The same where something waits for it: a promise before its call, what a Kafka sink writes, a key, room in a window.
+const COMMIT_SOON: Duration = Duration::from_millis(50);
 
 /// The transaction under way, and when the next may begin.
 #[derive(Debug, Default)]
 pub(super) struct Commits {
     under_way: Option<UnderWay>,
     numbers: u64,
+    /// Where something waits for it.
     not_before: Duration,
+    /// Where nothing does.
+    in_time: Duration,
     failures: u32,
     pub(super) fenced: bool,
 }
@@ -29,13 +34,13 @@ pub(super) struct Commits {
 #[derive(Debug)]
 struct UnderWay {
     txn: TxnId,
-    /// What its receipts were made of, in their order.
-    places: Vec<(TopicPartition, Place)>,
+    /// How many receipts it holds of each partition, in their order.
+    parts: Vec<(TopicPartition, usize)>,
 }
 
 impl Commits {
-    pub(super) fn due(&self) -> Option<Duration> {
-        self.under_way.is_none().then_some(self.not_before)
+    fn began(&mut self, now: Duration) {
+        (self.not_before, self.in_time) = (now + COMMIT_SOON, now + COMMIT_EVERY);
     }
 
     fn end(&mut self, txn: TxnId) -> Option<UnderWay> {
@@ -46,23 +51,43 @@ impl Commits {
         self.failures = self.failures.saturating_add(1);
         let outcome = Outcome::Transient { reason: String::new() };
         self.not_before = now + retry::pause(&outcome, self.failures, random);
+        self.in_time = self.not_before;
     }
 }
 
 impl Machine {
-    /// Asks for a transaction where outcomes wait.
-    pub(super) fn begin(&mut self, turn: &mut Turn<'_>) {
-        let waits = self.partitions.values().any(Partition::has_outcomes);
+    /// When the next transaction is to begin, as things are.
+    pub(super) fn next_commit(&self) -> Option<Duration> {
+        if self.commits.under_way.is_some() || self.commits.fenced {
+            return None;
+        }
+        let (mut outcomes, mut awaited) = (0, false);
+        for partition in self.partitions.values().filter(|partition| partition.has_outcomes()) {
+            outcomes += partition.outcomes.len();
+            awaited |= partition.is_awaited();
+        }
         // Somebody waits for the last ones.
         let hurry = self.stop_by.is_some() || !self.revocations.is_empty();
-        let early = turn.now < self.commits.not_before && (!hurry || self.commits.failures > 0);
-        if !waits || early || self.commits.under_way.is_some() || self.commits.fenced {
+        if outcomes == 0 {
+            None
+        } else if hurry && self.commits.failures == 0 {
+            Some(Duration::ZERO)
+        } else if awaited || outcomes >= self.line.settings.max_transaction {
+            Some(self.commits.not_before)
+        } else {
+            Some(self.commits.in_time)
+        }
+    }
+
+    /// Asks for a transaction where outcomes wait.
+    pub(super) fn begin(&mut self, turn: &mut Turn<'_>) {
+        if self.next_commit().is_none_or(|next| turn.now < next) {
             return;
         }
         self.commits.numbers += 1;
         let txn = TxnId(self.commits.numbers);
-        self.commits.under_way = Some(UnderWay { txn, places: Vec::new() });
-        self.commits.not_before = turn.now + COMMIT_EVERY;
+        self.commits.under_way = Some(UnderWay { txn, parts: Vec::new() });
+        self.commits.began(turn.now);
         turn.act(Action::Begin { txn });
     }
 
@@ -77,14 +102,13 @@ impl Machine {
             return;
         }
         let mut transaction = Transaction::default();
-        let mut places = Vec::new();
+        let mut parts = Vec::new();
         for (at, partition) in &mut self.partitions {
             let room = self.line.settings.max_transaction.saturating_sub(transaction.receipts.len());
             let Some(next) = partition.fill_transaction(room) else { continue };
-            for conclusion in partition.committing.values() {
-                transaction.receipts.push(conclusion.receipt(at, self.line.writer, turn.now));
-                places.push((at.clone(), conclusion.place));
-            }
+            let receipt = |conclusion: &Conclusion| conclusion.receipt(at, self.line.writer, turn.now);
+            transaction.receipts.extend(partition.committing.values().map(receipt));
+            parts.push((at.clone(), partition.committing.len()));
             let receipts_from = partition.seen.receipts_from(next);
             transaction.progress.push(Progress { at: at.clone(), epoch: partition.epoch, next, receipts_from });
         }
@@ -93,7 +117,7 @@ impl Machine {
         } else {
             turn.act(Action::Commit { txn, transaction });
         }
-        self.commits.under_way = Some(UnderWay { txn, places });
+        self.commits.under_way = Some(UnderWay { txn, parts });
     }
 
     pub(super) fn txn_ended(&mut self, txn: TxnId, answer: TxnAnswer, turn: &mut Turn<'_>) {
@@ -101,7 +125,7 @@ impl Machine {
         match answer {
             TxnAnswer::Committed { positions } => {
                 self.commits.failures = 0;
-                self.committed(&under_way.places, &positions, turn);
+                self.committed(&under_way.parts, &positions, turn);
             }
             TxnAnswer::Aborted => {
                 self.partitions.values_mut().for_each(Partition::hand_back);
@@ -115,18 +139,22 @@ impl Machine {
         }
     }
 
-    fn committed(&mut self, places: &[(TopicPartition, Place)], positions: &[i64], turn: &mut Turn<'_>) {
+    fn committed(&mut self, parts: &[(TopicPartition, usize)], positions: &[i64], turn: &mut Turn<'_>) {
         let active = self.line.clock.read(turn.now);
-        let mut settled = Vec::new();
-        for ((at, place), position) in places.iter().zip(positions) {
-            // A partition that was lost meanwhile is restored by its next owner.
-            let Some(partition) = self.partitions.get_mut(at) else { continue };
-            let Some(conclusion) = partition.committing.remove(place) else { continue };
-            partition.committed(&conclusion, *position, self.line.writer, turn.now, active, turn.chance());
-            if let Some(call) = conclusion.call {
-                self.line.keep_promise(partition, call, turn);
-            } else {
-                settled.push(conclusion.receipt(at, self.line.writer, turn.now));
+        let mut settled = Vec::with_capacity(positions.len());
+        let mut positions = positions.iter();
+        for (at, count) in parts {
+            // A partition that was lost meanwhile is restored by its next owner; of one that came again nothing is here.
+            let mut partition = self.partitions.get_mut(at);
+            for position in positions.by_ref().take(*count) {
+                let Some(partition) = partition.as_deref_mut() else { continue };
+                let Some((_, conclusion)) = partition.committing.pop_first() else { continue };
+                partition.committed(&conclusion, *position, self.line.writer, turn, active);
+                if let Some(call) = conclusion.call {
+                    self.line.keep_promise(partition, call, turn);
+                } else {
+                    settled.push(conclusion.receipt(at, self.line.writer, turn.now));
+                }
             }
         }
         for partition in self.partitions.values_mut().filter(|partition| partition.restored) {
