@@ -1,6 +1,7 @@
 //! The words that every stage shares: what identifies an event, and the names of the headers that carry it.
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -51,9 +52,7 @@ pub struct Identity {
 }
 
 /// Namespace of our UUIDv5s: the UUIDv5 of the name `hookbridge` under the RFC 4122 OID namespace.
-fn namespace() -> Uuid {
-    Uuid::new_v5(&Uuid::NAMESPACE_OID, b"hookbridge")
-}
+static NAMESPACE: LazyLock<Uuid> = LazyLock::new(|| Uuid::new_v5(&Uuid::NAMESPACE_OID, b"hookbridge"));
 
 impl Identity {
     /// The delivery id: the same for every attempt at this event by this sink, before and after any restart.
@@ -68,7 +67,7 @@ impl Identity {
             }
             name.extend_from_slice(part.as_bytes());
         }
-        Uuid::new_v5(&namespace(), &name)
+        Uuid::new_v5(&NAMESPACE, &name)
     }
 }
 
