@@ -98,8 +98,7 @@ pub(super) fn cut(text: &str, max: usize) -> usize {
 
 /// The headers that a record had before it died.
 pub fn original(record: &Record) -> impl Iterator<Item = (&str, &[u8])> {
-    let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
-    headers.filter(|(name, _)| !OURS.contains(name))
+    record.headers.iter().filter(|(name, _)| !OURS.contains(name))
 }
 
 impl DeadReason {
@@ -118,7 +117,7 @@ impl DeadReason {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kafka::TopicPartition;
+    use crate::kafka::{Headers, TopicPartition};
 
     fn grave() -> Grave {
         Grave {
@@ -135,7 +134,7 @@ mod tests {
 
     fn record(headers: Vec<(String, Vec<u8>)>) -> Record {
         let at = TopicPartition { topic: "dead.crm".into(), partition: 0 };
-        Record { at, offset: 0, timestamp_ms: None, key: None, value: None, headers }
+        Record { at, offset: 0, timestamp_ms: None, key: None, value: None, headers: headers.into() }
     }
 
     #[test]
@@ -145,7 +144,7 @@ mod tests {
         assert_eq!(Grave::read(&dead), Some(grave()));
         let left: Vec<_> = original(&dead).map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
         assert_eq!(left, own);
-        assert_eq!(grave().headers(&dead, "0"), dead.headers, "it died twice, and says so once");
+        assert_eq!(Headers::from(grave().headers(&dead, "0")), dead.headers, "it died twice, and says so once");
         assert_eq!(Grave::read(&record(own)), None);
     }
 

@@ -99,7 +99,7 @@ mod tests {
             timestamp_ms: None,
             key: None,
             value: None,
-            headers: headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect(),
+            headers: headers.iter().copied().collect(),
         }
     }
 

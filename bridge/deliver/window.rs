@@ -184,8 +184,7 @@ impl Window {
 /// What a record costs in memory, roughly: its bytes, and what holds them.
 fn weight(record: &Record) -> usize {
     const OVERHEAD: usize = 200;
-    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    OVERHEAD + headers + record.key.as_ref().map_or(0, Vec::len) + record.value.as_ref().map_or(0, Vec::len)
+    OVERHEAD + record.bytes()
 }
 
 #[cfg(test)]
@@ -195,13 +194,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kafka::TopicPartition;
+    use crate::kafka::{Headers, TopicPartition};
 
     const LIMITS: Limits = Limits { records: 10, bytes: 100_000 };
 
     fn record(offset: i64) -> Record {
         let at = TopicPartition { topic: Arc::from("orders"), partition: 0 };
-        Record { at, offset, timestamp_ms: None, key: None, value: None, headers: vec![] }
+        Record { at, offset, timestamp_ms: None, key: None, value: None, headers: Headers::default() }
     }
 
     fn window(offsets: impl IntoIterator<Item = i64>) -> Window {

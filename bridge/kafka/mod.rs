@@ -20,6 +20,7 @@ pub mod client;
 pub mod consume;
 pub mod difference;
 pub mod fetch;
+mod headers;
 pub mod lag;
 pub mod mock;
 pub mod offset;
@@ -41,6 +42,7 @@ pub use client::Client;
 pub use consume::{AssignmentEpoch, Consumer, Control, Event, Membership, StartAt, Trouble};
 pub use difference::{Change, Difference, TopicDifference};
 pub use fetch::Fetcher;
+pub use headers::Headers;
 pub use offset::NextOffset;
 pub use publish::{Health, Landing, Limits, Outgoing, Pending, Publisher, Ticket};
 pub use read::{Extent, Glimpse, Reader, Then};
@@ -76,15 +78,20 @@ pub struct Record {
     pub key: Option<Vec<u8>>,
     /// `None`: a tombstone.
     pub value: Option<Vec<u8>>,
-    pub headers: Vec<(String, Vec<u8>)>,
+    pub headers: Headers,
 }
 
 impl Record {
     /// The last header of that name, as text; Kafka allows a name to repeat, and the last one written is meant.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.headers.iter().rev().find(|(key, _)| key == name)?;
-        std::str::from_utf8(value).ok()
+        std::str::from_utf8(self.headers.last(name)?).ok()
+    }
+
+    /// Of its key, its value and its headers.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + self.headers.bytes()
     }
 }
 

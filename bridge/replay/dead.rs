@@ -49,13 +49,13 @@ impl Letters {
         let before = self.by_delivery.remove(&grave.delivery_id);
         let earlier = before.as_ref().map_or(0, |before| before.earlier + 1);
         if let Some(before) = &before {
-            self.room.give_back(bytes(&before.record));
+            self.room.give_back(before.record.bytes());
         }
         let letter = match before {
             Some(before) if order(&before.record) > order(&record) => Letter { earlier, ..before },
             _ => Letter { grave, record, earlier },
         };
-        self.room.take(bytes(&letter.record))?;
+        self.room.take(letter.record.bytes())?;
         self.by_delivery.insert(letter.grave.delivery_id, letter);
         Ok(())
     }
@@ -67,11 +67,6 @@ impl Letters {
         letters.sort_by(|one, other| one.origin().cmp(&other.origin()));
         letters
     }
-}
-
-fn bytes(record: &Record) -> usize {
-    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    record.key.as_ref().map_or(0, Vec::len) + record.value.as_ref().map_or(0, Vec::len) + headers
 }
 
 impl Letter {
@@ -89,7 +84,7 @@ impl Letter {
             timestamp_ms: self.record.timestamp_ms,
             key: self.record.key.clone(),
             value: self.record.value.clone(),
-            headers: original(&self.record).map(|(name, value)| (name.to_owned(), value.to_vec())).collect(),
+            headers: original(&self.record).collect(),
         }
     }
 
@@ -162,6 +157,7 @@ impl Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kafka::Headers;
 
     fn dead(delivery: u128, origin: (i32, i64), at_ms: i64, offset: i64) -> Record {
         let record = Record {
@@ -170,7 +166,7 @@ mod tests {
             timestamp_ms: Some(at_ms),
             key: Some(b"cus_1".to_vec()),
             value: Some(vec![0, 0, 0, 0, 1, 2]),
-            headers: vec![("ce_id".to_owned(), b"evt_1".to_vec())],
+            headers: [("ce_id", b"evt_1")].into_iter().collect(),
         };
         let grave = Grave {
             sink: "crm".to_owned(),
@@ -182,7 +178,7 @@ mod tests {
             message: "answered 422".to_owned(),
             attempts: 1,
         };
-        Record { headers: grave.headers(&record, "0"), ..record }
+        Record { headers: grave.headers(&record, "0").into(), ..record }
     }
 
     fn stage(outcome: ReceiptOutcome) -> Stage {
@@ -209,7 +205,7 @@ mod tests {
             dead(3, (0, 4), 30, 2),
             // The first died again, and that one is met first: topics are read side by side.
             dead(1, (1, 7), 5, 3),
-            Record { headers: vec![], ..dead(4, (0, 1), 1, 4) },
+            Record { headers: Headers::default(), ..dead(4, (0, 1), 1, 4) },
         ] {
             letters.take(record).unwrap();
         }
@@ -231,7 +227,7 @@ mod tests {
         let letter = letters.in_order().remove(0);
         let receipt = letter.requeued(99);
         assert_eq!((receipt.at.to_string().as_str(), receipt.offset), ("events.bought/1", 7));
-        assert_eq!(receipt.record.headers, [("ce_id".to_owned(), b"evt_1".to_vec())]);
+        assert_eq!(receipt.record.headers, [("ce_id", b"evt_1")].into_iter().collect());
         assert_eq!((receipt.attempts, receipt.age, receipt.unsure_since), (0, Duration::ZERO, None));
         assert_eq!(receipt.record.value, Some(vec![0, 0, 0, 0, 1, 2]));
     }

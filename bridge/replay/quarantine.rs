@@ -108,7 +108,7 @@ impl Mark {
 /// Whether a record of a quarantine topic is a mark. A sender's own header of that name comes behind ours.
 #[must_use]
 pub fn is_mark(record: &Record) -> bool {
-    record.headers.first().is_some_and(|(name, _)| name == header::MARK)
+    record.headers.iter().next().is_some_and(|(name, _)| name == header::MARK)
 }
 
 /// What a record of a quarantine topic is.
@@ -127,10 +127,10 @@ impl Kept {
         // The first of each name is ours: the request's own headers come behind, and may have any name.
         let mut noted: [Option<String>; NOTED.len()] = Default::default();
         let mut own = Vec::new();
-        for (name, value) in record.headers {
+        for (name, value) in &record.headers {
             match NOTED.iter().position(|ours| *ours == name) {
-                Some(at) if noted[at].is_none() => noted[at] = String::from_utf8(value).ok(),
-                _ => own.push((name, value)),
+                Some(at) if noted[at].is_none() => noted[at] = String::from_utf8(value.to_vec()).ok(),
+                _ => own.push((name.to_owned(), value.to_vec())),
             }
         }
         let [reason, violations, source, received, events, failed, replay_key] = noted;
@@ -261,7 +261,7 @@ mod tests {
             timestamp_ms: Some(1_000 + offset),
             key: Some(b"evt".to_vec()),
             value: Some(value.to_vec()),
-            headers: headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect(),
+            headers: headers.iter().copied().collect(),
         }
     }
 
@@ -290,7 +290,7 @@ mod tests {
             published: Vec::new(),
             replayed_at: "2026-01-02T00:00:00.000Z".to_owned(),
         };
-        Record { headers: Mark::headers("shop"), ..record(99, &[], &mark.value()) }
+        Record { headers: Mark::headers("shop").into(), ..record(99, &[], &mark.value()) }
     }
 
     fn quarantine(records: impl IntoIterator<Item = Record>) -> Quarantine {

@@ -197,12 +197,12 @@ impl Output {
 
     /// The event's own, but for the schema's address and, where the event is a copy itself, its last delivery's id.
     fn headers(&self, delivery: &Delivery, origin: &Record) -> Vec<(String, Vec<u8>)> {
-        let mut headers = Vec::with_capacity(origin.headers.len() + 1);
+        let mut headers = Vec::new();
         for (name, value) in &origin.headers {
-            match name.as_str() {
+            match name {
                 header::DELIVERY_ID => {}
-                header::CE_DATASCHEMA => headers.push((name.clone(), self.address.clone().into_bytes())),
-                _ => headers.push((name.clone(), value.clone())),
+                header::CE_DATASCHEMA => headers.push((name.to_owned(), self.address.clone().into_bytes())),
+                _ => headers.push((name.to_owned(), value.to_vec())),
             }
         }
         headers.push((header::DELIVERY_ID.to_owned(), delivery.delivery_id.to_string().into_bytes()));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hookbridge::config;
 use hookbridge::event::Identity;
-use hookbridge::kafka::{Record, TopicPartition};
+use hookbridge::kafka::{Headers, Record, TopicPartition};
 use hookbridge::outcome::Outcome;
 use hookbridge::schema::plan::Scratch;
 use hookbridge::schema::{Decoder, Registry, wire};
@@ -58,7 +58,7 @@ async fn event(registry: &Registry, schema_id: u32, mapped: Option<&str>) -> (De
         timestamp_ms: None,
         key: Some(b"k".to_vec()),
         value: Some(value),
-        headers: vec![],
+        headers: Headers::default(),
     };
     let delivery = Delivery {
         delivery_id: identity.delivery_id("copies"),

@@ -2,7 +2,7 @@
 
 use hookbridge::deliver::TxnAnswer;
 use hookbridge::deliver::machine::{Arrived, Input, TxnId};
-use hookbridge::kafka::{NextOffset, Record};
+use hookbridge::kafka::{Headers, NextOffset, Record};
 
 use crate::kafka::Life;
 use crate::world::{Event, POLL, Restoring, Stable, Stage, TXN_TIMEOUT, World, at, followed};
@@ -26,7 +26,7 @@ impl World {
                     timestamp_ms: None,
                     key: event.key.clone(),
                     value: Some(event.number.to_be_bytes().to_vec()),
-                    headers: vec![],
+                    headers: Headers::default(),
                 };
                 records.push(Arrived { delivery_id: event.delivery_id, record });
             }

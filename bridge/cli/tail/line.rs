@@ -200,7 +200,7 @@ mod tests {
             timestamp_ms: Some(0),
             key: Some(b"a\nb\x1b[2J".to_vec()),
             value: None,
-            headers: vec![(header::CE_ID.into(), "e\u{9b}1".into())],
+            headers: [(header::CE_ID, "e\u{9b}1")].into_iter().collect(),
         };
         assert_eq!(
             for_people(&record, "x", &printable("{\"a\":\"\u{9b}\"}")),

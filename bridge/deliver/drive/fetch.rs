@@ -68,7 +68,7 @@ impl Bodies {
         let (call, record) = ended?;
         let record = record.map(Arc::new);
         if let Some(record) = &record {
-            self.held.push((Arc::downgrade(record), bytes_of(record)));
+            self.held.push((Arc::downgrade(record), record.bytes()));
         }
         Ok((call, record))
     }
@@ -77,11 +77,6 @@ impl Bodies {
     pub(super) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
-}
-
-fn bytes_of(record: &Record) -> usize {
-    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    headers + record.key.as_ref().map_or(0, Vec::len) + record.value.as_ref().map_or(0, Vec::len)
 }
 
 async fn fetch(

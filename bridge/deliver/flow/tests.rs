@@ -4,6 +4,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::kafka::Headers;
 use crate::outcome::Settlement;
 use crate::sinks::postgres::Row;
 
@@ -22,7 +23,7 @@ fn at(partition: i32) -> TopicPartition {
 }
 
 fn record(partition: i32, offset: i64) -> Record {
-    Record { at: at(partition), offset, timestamp_ms: None, key: None, value: None, headers: vec![] }
+    Record { at: at(partition), offset, timestamp_ms: None, key: None, value: None, headers: Headers::default() }
 }
 
 fn next(offset: i64) -> NextOffset {

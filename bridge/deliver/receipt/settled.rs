@@ -38,7 +38,7 @@ pub fn receipt_of(settled: &settle::Receipt) -> Receipt<'_> {
         original: keeps_record.then(|| Original {
             key: record.key.as_deref(),
             value: record.value.as_deref(),
-            headers: record.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect(),
+            headers: record.headers.iter().collect(),
             timestamp: record.timestamp_ms,
         }),
     }
@@ -73,7 +73,7 @@ pub fn record_of(receipt: &Receipt<'_>) -> Option<Record> {
         timestamp_ms: original.timestamp,
         key: original.key.map(<[u8]>::to_vec),
         value: original.value.map(<[u8]>::to_vec),
-        headers: original.headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect(),
+        headers: original.headers.iter().copied().collect(),
     })
 }
 
@@ -154,7 +154,7 @@ mod tests {
             timestamp_ms: Some(1_700_000_000_000),
             key: Some(b"c1".to_vec()),
             value: Some(vec![0, 0, 0, 0, 7, 1]),
-            headers: vec![(header::RECEIVED_AT.to_owned(), b"2023-11-14T22:13:20.125Z".to_vec())],
+            headers: [(header::RECEIVED_AT, "2023-11-14T22:13:20.125Z")].into_iter().collect(),
         };
         settle::Receipt {
             at,

@@ -274,7 +274,7 @@ impl Poller {
                     if let Taken::Yes(at) = self.assignment.take(message.topic(), message.partition(), message.offset())
                     {
                         let record = record(at, &message);
-                        bytes += weight(&record);
+                        bytes += record.bytes();
                         batch.push(record);
                     }
                     if batch.len() >= BATCH_RECORDS || bytes >= BATCH_BYTES {
@@ -365,21 +365,13 @@ impl Poller {
 
 /// The record, with nothing borrowed from librdkafka.
 pub(in crate::kafka) fn record(at: TopicPartition, message: &BorrowedMessage<'_>) -> Record {
-    let headers = message.headers().map(|headers| {
-        let all = headers.iter();
-        all.map(|one| (one.key.to_owned(), one.value.unwrap_or_default().to_vec())).collect::<Vec<_>>()
-    });
+    let headers = message.headers().into_iter().flat_map(Headers::iter);
     Record {
         at,
         offset: message.offset(),
         timestamp_ms: message.timestamp().to_millis(),
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
-        headers: headers.unwrap_or_default(),
+        headers: headers.map(|one| (one.key, one.value.unwrap_or_default())).collect(),
     }
-}
-
-fn weight(record: &Record) -> usize {
-    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    record.key.as_ref().map_or(0, Vec::len) + record.value.as_ref().map_or(0, Vec::len) + headers
 }

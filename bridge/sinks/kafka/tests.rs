@@ -48,19 +48,20 @@ fn event(text: &str, value: Value, mapped: Option<&str>) -> (Delivery, Record) {
     let mut framed = Vec::new();
     wire::frame(7, &mut framed);
     framed.extend(datum(text, &value));
-    let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
     let origin = Record {
         at: TopicPartition { topic: "events.order".into(), partition: 3 },
         offset: 41,
         timestamp_ms: Some(1),
         key: Some(b"c1".to_vec()),
         value: Some(framed),
-        headers: vec![
-            header("ce_id", "e1"),
-            header("ce_dataschema", "http://registry/schemas/ids/7"),
-            header("hookbridge-delivery-id", "of a sink before"),
-            header("traceparent", "00-1-2-01"),
-        ],
+        headers: [
+            ("ce_id", "e1"),
+            ("ce_dataschema", "http://registry/schemas/ids/7"),
+            ("hookbridge-delivery-id", "of a sink before"),
+            ("traceparent", "00-1-2-01"),
+        ]
+        .into_iter()
+        .collect(),
     };
     let delivery = Delivery {
         delivery_id: identity.delivery_id("copies"),
