@@ -184,6 +184,18 @@ impl<'a> Receipt<'a> {
         }
     }
 
+    /// What a record's value says became of the event, without reading more of it. `None`: it is no receipt of this version.
+    #[must_use]
+    pub fn outcome_of(schema_id: u32, value: &[u8]) -> Option<ReceiptOutcome> {
+        let (_, datum) = wire::unframe(value).ok().filter(|(id, _)| *id == schema_id)?;
+        let mut from = Reader(datum);
+        from.bytes("delivery_id").ok()?;
+        from.bytes("origin_topic").ok()?;
+        from.long("origin_partition").ok()?;
+        from.long("origin_offset").ok()?;
+        outcome(from.long("outcome").ok()?).ok()
+    }
+
     /// A receipt of another version, as the Avro library has read it; what this version does not know is left out.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::receipt::{self, Receipt};
+use super::receipt::{self, Receipt, ReceiptOutcome};
 use super::settle::Followed;
 use crate::causes::chain;
 use crate::kafka::restore::{Committed, From, Raw, Restore, Source};
@@ -123,7 +123,8 @@ impl Entry {
     }
 }
 
-/// Begins to restore, and to follow, the receipts of these partitions. `window_start_ms` is now less `dedupe.window`,
+/// Begins to restore, and to follow, the receipts of these partitions; of those that come once all was read only those that
+/// the partition's owner does not know. `window_start_ms` is now less `dedupe.window`,
 /// `schema_id` the id of [`receipt::SCHEMA`].
 ///
 /// # Errors
@@ -135,7 +136,12 @@ pub fn restore(
     window_start_ms: i64,
 ) -> Result<Restore<Entry>, kafka::Error> {
     let from = move |_, committed: &Committed| begin(committed, window_start_ms);
-    Restore::start(client, source, from, move |raw| Some(Entry::read(schema_id, raw)))
+    Restore::start(client, source, from, move |raw| {
+        // Once all is restored only what was sent again is news: the rest its owner has written, and knows.
+        let outcome = if raw.is_new { Receipt::outcome_of(schema_id, raw.value.unwrap_or_default()) } else { None };
+        let is_news = outcome.is_none_or(|outcome| outcome == ReceiptOutcome::Requeued);
+        is_news.then(|| Entry::read(schema_id, raw))
+    })
 }
 
 #[cfg(test)]

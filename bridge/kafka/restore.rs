@@ -64,6 +64,8 @@ pub struct Raw<'a> {
     pub timestamp_ms: Option<i64>,
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
+    /// All that was there when the restore began has been read of this partition.
+    pub is_new: bool,
 }
 
 /// What the restore waits for.
@@ -323,14 +325,16 @@ impl<T> Run<T> {
             let wait = if chunk.looked_at == 0 { POLL } else { Duration::ZERO };
             match self.reader.poll(wait) {
                 Some(Ok(message)) => {
+                    let partition = message.partition();
                     let kept = read(Raw {
-                        partition: message.partition(),
+                        partition,
                         offset: message.offset(),
                         timestamp_ms: message.timestamp().to_millis(),
                         key: message.key(),
                         value: message.payload(),
+                        is_new: !behind.contains(&partition),
                     });
-                    chunk.take(message.partition(), message.offset(), kept);
+                    chunk.take(partition, message.offset(), kept);
                     if chunk.looked_at < CHUNK {
                         continue;
                     }

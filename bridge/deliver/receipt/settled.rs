@@ -180,6 +180,8 @@ mod tests {
             let mut value = Vec::new();
             receipt_of(&settled).encode(7, &mut value);
             let read = Receipt::decode(7, &value).unwrap();
+            assert_eq!(Receipt::outcome_of(7, &value), Some(read.outcome));
+            assert_eq!(Receipt::outcome_of(8, &value), None);
             let expected = Followed {
                 position: 9,
                 delivery_id: settled.delivery_id,
