@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::clock;
 use crate::console::Scrape;
-use crate::deliver::{Depth, Observer, State};
+use crate::deliver::{Alike, Depth, Observer, State};
 use crate::ingest::body::Room;
 use crate::ingest::dedupe::Memory;
 use crate::kafka::{Publisher, TopicPartition};
@@ -24,22 +24,32 @@ pub fn observer(metrics: &Metrics, also: Option<Arc<dyn Observer>>) -> Arc<dyn O
 
 impl Observer for Counting {
     fn attempt(&self, sink: &str, class: &'static str) {
-        self.metrics.attempts.with_label_values(&[sink, class]).inc();
+        self.attempts(sink, class, 1);
+    }
+
+    fn attempts(&self, sink: &str, class: &'static str, more: u64) {
+        self.metrics.attempts.with_label_values(&[sink, class]).inc_by(more);
         if let Some(also) = &self.also {
-            also.attempt(sink, class);
+            also.attempts(sink, class, more);
         }
     }
 
     fn settled(&self, sink: &str, outcome: &'static str, reason: &'static str, event_to_action: Option<f64>) {
-        self.metrics.settlements.with_label_values(&[sink, outcome, reason]).inc();
+        self.settled_alike(sink, Alike { outcome, reason, records: 1 }, event_to_action.as_slice());
+    }
+
+    fn settled_alike(&self, sink: &str, alike: Alike, events_to_actions: &[f64]) {
+        let Alike { outcome, reason, records } = alike;
+        self.metrics.settlements.with_label_values(&[sink, outcome, reason]).inc_by(records);
         if reason == "no_consent" {
-            self.metrics.consent_suppressions.with_label_values(&[sink]).inc();
+            self.metrics.consent_suppressions.with_label_values(&[sink]).inc_by(records);
         }
-        if let Some(seconds) = event_to_action {
-            self.metrics.event_to_action.with_label_values(&[sink]).observe(seconds);
+        if !events_to_actions.is_empty() {
+            let histogram = self.metrics.event_to_action.with_label_values(&[sink]);
+            events_to_actions.iter().for_each(|seconds| histogram.observe(*seconds));
         }
         if let Some(also) = &self.also {
-            also.settled(sink, outcome, reason, event_to_action);
+            also.settled_alike(sink, alike, events_to_actions);
         }
     }
 

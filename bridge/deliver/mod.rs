@@ -85,6 +85,16 @@ pub trait Observer: Send + Sync {
     fn attempt(&self, sink: &str, class: &'static str);
     /// A record was settled. `event_to_action`: from ingest's first byte to here, in seconds, for what was delivered.
     fn settled(&self, sink: &str, outcome: &'static str, reason: &'static str, event_to_action: Option<f64>);
+    /// So many calls of one class.
+    fn attempts(&self, sink: &str, class: &'static str, more: u64) {
+        (0..more).for_each(|_| self.attempt(sink, class));
+    }
+    /// So many records that were settled alike; `events_to_actions` of those that were delivered, where it is known.
+    fn settled_alike(&self, sink: &str, alike: Alike, events_to_actions: &[f64]) {
+        let Alike { outcome, reason, records } = alike;
+        let mut latencies = events_to_actions.iter().copied();
+        (0..records).for_each(|_| self.settled(sink, outcome, reason, latencies.next()));
+    }
     /// How many records of a partition the group has not committed.
     fn lag(&self, sink: &str, at: &TopicPartition, records: u64);
     /// How the sink fares: at its start, and whenever that changes.
@@ -93,6 +103,14 @@ pub trait Observer: Send + Sync {
     fn depth(&self, _sink: &str, _depth: Depth) {}
     /// So many more transactions, by result (`committed`, `aborted`, `unknown`; `replaced`: a producer) and reason.
     fn transactions(&self, _sink: &str, _result: &'static str, _reason: &'static str, _more: u64) {}
+}
+
+/// What became of several records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Alike {
+    pub outcome: &'static str,
+    pub reason: &'static str,
+    pub records: u64,
 }
 
 /// What waits in a worker.

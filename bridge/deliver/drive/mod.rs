@@ -349,14 +349,18 @@ impl Driver {
     }
 
     fn step(&mut self, input: Input) -> Result<(), Error> {
-        self.step_all([input])?;
+        self.step_all([input])
+    }
+
+    fn step_all(&mut self, inputs: impl IntoIterator<Item = Input>) -> Result<(), Error> {
+        self.take_all(inputs)?;
         while let Some(input) = self.at_once.pop_front() {
-            self.step_all([input])?;
+            self.take_all([input])?;
         }
         Ok(())
     }
 
-    fn step_all(&mut self, inputs: impl IntoIterator<Item = Input>) -> Result<(), Error> {
+    fn take_all(&mut self, inputs: impl IntoIterator<Item = Input>) -> Result<(), Error> {
         let now = self.now();
         let mut wanted = Vec::new();
         for action in self.machine.step_all(inputs, now, &mut random) {
@@ -370,11 +374,8 @@ impl Driver {
     }
 
     fn done(&mut self, done: &mut Vec<Done>) -> Result<(), Error> {
-        for Done { ended, sent, .. } in &*done {
-            if let Some(class) = tell::class(ended, *sent) {
-                self.observer.attempt(&self.names.sink, class);
-            }
-        }
+        let ended = done.iter().map(|Done { ended, sent, .. }| (ended, *sent));
+        tell::attempts(&*self.observer, &self.names.sink, ended);
         done.iter().for_each(|done| self.crew.rest(done));
         self.step_all(done.drain(..).map(|Done { call, ended, sent, .. }| Input::CallEnded { call, ended, sent }))
     }
@@ -419,7 +420,7 @@ impl Driver {
 
     fn told(&mut self, told: Told) -> Result<(), Error> {
         match told {
-            Told::Inputs(inputs) => inputs.into_iter().try_for_each(|input| self.step(input)),
+            Told::Inputs(inputs) => self.step_all(inputs),
             Told::Waiting { topic, wait } => {
                 tracing::warn!(sink = &*self.names.sink, %topic, ?wait, "restoring: nothing is sent before this is over");
                 Ok(())
@@ -473,7 +474,7 @@ impl Driver {
                 self.bodies.want(call, receipts, position);
             }
             Action::Begin { txn } => self.begin = Some(txn),
-            Action::Commit { txn, transaction } => self.commit(txn, &transaction),
+            Action::Commit { txn, transaction } => self.commit(txn, transaction),
             Action::Abort { txn } => self.at_once.push_back(Input::TxnEnded { txn, answer: TxnAnswer::Aborted }),
             Action::Released { ticket } => {
                 if let Some(drained) = self.tickets.remove(&ticket) {
@@ -487,7 +488,7 @@ impl Driver {
         }
     }
 
-    fn commit(&mut self, txn: TxnId, transaction: &Transaction) {
+    fn commit(&mut self, txn: TxnId, transaction: Transaction) {
         let holds = |member: &Membership| transaction.progress.iter().all(|one| member.holds(&one.at, one.epoch));
         let member = self.member.take().filter(holds);
         let (Some(member), Some(transactor)) = (member, self.transactor.take()) else {
@@ -495,10 +496,12 @@ impl Driver {
             self.at_once.push_back(Input::TxnEnded { txn, answer: TxnAnswer::Aborted });
             return;
         };
-        let filled = Filled::new(transaction, &self.names, self.schema_id);
         let heads = transaction.progress.iter().map(|one| (one.at.clone(), one.next)).collect();
-        let (names, control) = (Arc::clone(&self.names), self.control.clone());
+        let (names, control, schema_id) = (Arc::clone(&self.names), self.control.clone(), self.schema_id);
         self.committing = Some(tokio::spawn(async move {
+            // Thousands of receipts: here it holds nobody's call up.
+            let filled = Filled::new(&transaction, &names, schema_id);
+            drop(transaction);
             let (transactor, answer) = commit(&names.sink, transactor, filled, &member).await;
             if matches!(answer, TxnAnswer::Committed { .. }) {
                 control.committed(heads);

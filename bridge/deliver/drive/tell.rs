@@ -1,5 +1,6 @@
 //! What people hear of a sink: log lines and numbers.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::causes::chain;
@@ -7,7 +8,7 @@ use crate::clock;
 use crate::deliver::machine::{Ended, Notice};
 use crate::deliver::receipt::received_at;
 use crate::deliver::settle::{Fate, Receipt};
-use crate::deliver::{Observer, seconds_between};
+use crate::deliver::{Alike, Observer, seconds_between};
 use crate::kafka::transact::Counts;
 use crate::outcome::Outcome;
 use crate::schema::registry;
@@ -35,7 +36,7 @@ where
 }
 
 /// The class of a call for the metrics. `None`: the sink was not called, on purpose.
-pub(super) fn class(ended: &Ended, sent: bool) -> Option<&'static str> {
+fn class(ended: &Ended, sent: bool) -> Option<&'static str> {
     match ended {
         Ended::Delivered | Ended::Written(_) => sent.then(|| Outcome::Delivered.class()),
         Ended::Skipped(_) => None,
@@ -45,10 +46,12 @@ pub(super) fn class(ended: &Ended, sent: bool) -> Option<&'static str> {
 
 pub(super) fn settled(observer: &dyn Observer, sink: &str, receipts: &[Receipt]) {
     let now = clock::now_ms();
+    let mut alike: HashMap<Fate, u64> = HashMap::new();
+    let mut latencies = Vec::with_capacity(receipts.len());
     for receipt in receipts {
+        *alike.entry(receipt.fate).or_default() += 1;
         let received = if receipt.fate == Fate::Delivered { received_at(&receipt.record) } else { None };
-        let latency = received.map(|received| seconds_between(received, now));
-        observer.settled(sink, receipt.fate.name(), receipt.fate.reason(), latency);
+        latencies.extend(received.map(|received| seconds_between(received, now)));
         if let Fate::Dead(reason) = receipt.fate {
             tracing::error!(
                 sink,
@@ -62,6 +65,19 @@ pub(super) fn settled(observer: &dyn Observer, sink: &str, receipts: &[Receipt])
             );
         }
     }
+    for (fate, records) in alike {
+        let latencies = if fate == Fate::Delivered { latencies.as_slice() } else { &[] };
+        observer.settled_alike(sink, Alike { outcome: fate.name(), reason: fate.reason(), records }, latencies);
+    }
+}
+
+/// Calls that have ended, by class.
+pub(super) fn attempts<'a>(observer: &dyn Observer, sink: &str, ended: impl Iterator<Item = (&'a Ended, bool)>) {
+    let mut by_class: HashMap<&'static str, u64> = HashMap::new();
+    for class in ended.filter_map(|(ended, sent)| class(ended, sent)) {
+        *by_class.entry(class).or_default() += 1;
+    }
+    by_class.into_iter().for_each(|(class, calls)| observer.attempts(sink, class, calls));
 }
 
 pub(super) fn transactions(observer: &dyn Observer, sink: &str, before: &Counts, now: &Counts) {
