@@ -51,6 +51,31 @@ impl Outcome {
     }
 }
 
+/// What a sink answered to several events that were sent together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answers {
+    /// The same to all of them.
+    All(Outcome),
+    /// To each of them, in the order in which they were sent.
+    Each(Vec<Outcome>),
+}
+
+impl Answers {
+    /// The bounded name of the class, for metrics and logs: [`Outcome::class`], or `partial` where some have passed and
+    /// some have not.
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::All(outcome) => outcome.class(),
+            Self::Each(outcomes) => match outcomes.split_first() {
+                None => Outcome::Delivered.class(),
+                Some((first, others)) if others.iter().all(|other| other.class() == first.class()) => first.class(),
+                Some(_) => "partial",
+            },
+        }
+    }
+}
+
 /// Every record ends in exactly one settlement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settlement {

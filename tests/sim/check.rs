@@ -1,9 +1,10 @@
 //! The promises, judged from outside: by what the vendor saw and what Kafka holds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use hookbridge::config::Guarantee;
+use hookbridge::deliver::machine::BatchId;
 use hookbridge::deliver::{DeadReason, Fate, Receipt};
 use hookbridge::kafka::Record;
 use hookbridge::outcome::SkipReason;
@@ -22,10 +23,12 @@ pub(crate) fn window(world: &mut World, life: Life) {
 }
 
 /// A call goes out.
-pub(crate) fn call(world: &mut World, life: Life, id: Uuid, number: u64, record: &Record) {
+pub(crate) fn call(world: &mut World, life: Life, id: Uuid, number: u64, record: &Record, batch: Option<BatchId>) {
     let process = &world.processes[&life];
     let mut wrong = vec![];
-    if process.calls.len() >= world.settings.concurrency {
+    let others = process.calls.iter().filter(|(_, out)| batch.is_none() || out.batch != batch);
+    let others: BTreeSet<_> = others.map(|(call, out)| (out.batch, out.batch.is_none().then_some(*call))).collect();
+    if others.len() >= world.settings.concurrency {
         wrong.push(format!("{life:?} has more than {} calls out", world.settings.concurrency));
     }
     let key = record.key.clone().unwrap_or_else(|| id.as_bytes().to_vec());
@@ -41,7 +44,7 @@ pub(crate) fn call(world: &mut World, life: Life, id: Uuid, number: u64, record:
     if world.has_delivered(life, record, id) && !world.requeued.contains_key(&id) {
         wrong.push(format!("{life:?} sends {number} again, which was answered"));
     }
-    if world.is_held(life) && process.calls.values().any(|out| out.probe) {
+    if world.is_held(life) && process.calls.values().any(|out| out.probe && (batch.is_none() || out.batch != batch)) {
         wrong.push(format!("{life:?} calls a held sink, with a probe out"));
     }
     if world.settings.guarantee == Guarantee::AtMostOnce {

@@ -32,6 +32,7 @@ impl World {
             begun: HashMap::new(),
             commits: HashMap::new(),
             calls: BTreeMap::new(),
+            suspects: BTreeMap::new(),
             not_before: Duration::ZERO,
             wake_at: None,
             held: false,

@@ -13,6 +13,7 @@ mod check;
 mod group;
 mod kafka;
 mod logs;
+mod together;
 mod vendor;
 mod world;
 
@@ -42,6 +43,12 @@ const PERSONS: u64 = 20;
 /// Things that have to happen somewhere in an ordinary run, or it proves nothing.
 const WANTED: &[&str] = &[
     "answers at once",
+    "batch delivered",
+    "batch denied",
+    "batch refused",
+    "batch throttled",
+    "batch transient",
+    "batch unknown",
     "breaker closed",
     "breaker opened",
     "crash in a transaction",
@@ -52,6 +59,7 @@ const WANTED: &[&str] = &[
     "dead: too old",
     "delivered",
     "duplicate",
+    "found by halves",
     "frozen",
     "generation refused",
     "key parked",
@@ -60,6 +68,7 @@ const WANTED: &[&str] = &[
     "long outage",
     "let go",
     "parked",
+    "partial answer",
     "paused by hand",
     "read again",
     "rebalance with calls out",

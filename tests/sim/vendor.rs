@@ -60,6 +60,8 @@ pub(crate) struct Request {
 pub(crate) struct Vendor {
     pub(crate) mood: Mood,
     seed: u64,
+    /// It answers event by event to a batch; else a batch passes whole or not at all.
+    pub(crate) partial: bool,
     /// How long it remembers a key; `None`: it does not.
     pub(crate) dedupes_for: Option<Duration>,
     pub(crate) effects: HashMap<Uuid, Vec<Effect>>,
@@ -73,10 +75,11 @@ pub(crate) struct Vendor {
 }
 
 impl Vendor {
-    pub(crate) fn new(seed: u64, dedupes_for: Option<Duration>) -> Self {
+    pub(crate) fn new(seed: u64, dedupes_for: Option<Duration>, partial: bool) -> Self {
         Self {
             mood: Mood::Well,
             seed,
+            partial,
             dedupes_for,
             effects: HashMap::new(),
             requests: vec![],
@@ -143,7 +146,7 @@ impl Vendor {
         }
     }
 
-    fn act(&mut self, request: Request) {
+    pub(crate) fn act(&mut self, request: Request) {
         let effects = self.effects.entry(request.delivery_id).or_default();
         let known = effects.last().zip(self.dedupes_for).is_some_and(|(last, window)| request.at < last.at + window);
         if effects.is_empty() {

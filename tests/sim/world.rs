@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookbridge::config::{Guarantee, units::Rate};
-use hookbridge::deliver::machine::{Action, CallId, Ended, Input, Machine, Notice, Settings, TxnId};
+use hookbridge::deliver::machine::{Action, BatchId, CallId, Ended, Input, Machine, Notice, Settings, TxnId};
 use hookbridge::deliver::{DeadReason, Fate, Followed, KeyId, Limits, Receipt, Transaction, TxnAnswer};
 use hookbridge::kafka::consume::AssignmentEpoch;
 use hookbridge::kafka::{NextOffset, Record, TopicPartition};
@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::chance::Chance;
 use crate::kafka::{Kafka, Life};
+use crate::together::{Passenger, batching};
 use crate::vendor::{Request, Vendor};
 
 /// A member of the group that says nothing for so long is out.
@@ -40,6 +41,7 @@ pub(crate) enum Event {
     Step(Life, TxnId, Stage),
     Restore(Life, Restoring),
     Request(Life, AssignmentEpoch, CallId, Uuid, u64),
+    Together(Life, BatchId, Vec<Passenger>),
     Lost(Life, u64, Vec<TopicPartition>),
     Kick(Life),
     Thaw(Life),
@@ -98,6 +100,10 @@ pub(crate) struct Out {
     pub(crate) epoch: AssignmentEpoch,
     /// It went out while the sink was held.
     pub(crate) probe: bool,
+    /// What it shares with others.
+    pub(crate) batch: Option<BatchId>,
+    /// Among those.
+    pub(crate) place: usize,
 }
 
 #[derive(Debug)]
@@ -123,6 +129,8 @@ pub(crate) struct Process {
     pub(crate) begun: HashMap<TxnId, u64>,
     pub(crate) commits: HashMap<TxnId, Commit>,
     pub(crate) calls: BTreeMap<CallId, Out>,
+    /// Calls that were refused together, with how many there were of them.
+    pub(crate) suspects: BTreeMap<CallId, usize>,
     pub(crate) not_before: Duration,
     pub(crate) wake_at: Option<Duration>,
     pub(crate) held: bool,
@@ -179,6 +187,7 @@ impl World {
             max_seen: 10_000,
             max_open: if chance.percent(10) { 4 } else { 1_000 },
             max_transaction: if chance.percent(20) { 3 } else { 500 },
+            batch: batching(seed),
         };
         // The vendor keeps its word with a margin, as the catalogue's numbers do.
         let dedupes = (guarantee == Guarantee::EffectivelyOnce).then_some(vendor_window + Duration::from_secs(60));
@@ -186,7 +195,7 @@ impl World {
         Self {
             now: Duration::from_secs(1_000_000),
             kafka: Kafka::new(partitions, slots),
-            vendor: Vendor::new(chance.next(), dedupes),
+            vendor: Vendor::new(chance.next(), dedupes, seed % 4 == 1),
             settings,
             processes: BTreeMap::new(),
             lives: vec![0; slots],
@@ -279,6 +288,7 @@ impl World {
             Event::Step(life, txn, stage) => self.transact(life, txn, stage),
             Event::Restore(life, restoring) => self.restore(life, restoring),
             Event::Request(life, epoch, call, id, number) => self.request((life, epoch), call, id, number),
+            Event::Together(life, batch, passengers) => self.together(life, batch, &passengers),
             Event::Lost(life, ticket, partitions) => self.lost(life, ticket, partitions),
             Event::Kick(life) => self.kick(life),
             Event::Thaw(life) => self.thaw(life),
@@ -386,17 +396,9 @@ impl World {
             Input::Assigned { epoch, partitions } => {
                 process.told.extend(partitions.iter().map(|at| (at.partition, *epoch)));
             }
-            Input::CallEnded { call, ended, .. } => {
-                if let Some(out) = process.calls.remove(call)
-                    && *ended == Ended::Delivered
-                    && let Some(consumer) = process.consumers.get_mut(&out.partition)
-                    && consumer.epoch == out.epoch
-                {
-                    consumer.delivered.insert(out.id, now);
-                }
-                if let Ended::Failed(hookbridge::outcome::Outcome::Throttled { after: Some(after) }) = ended {
-                    process.not_before = process.not_before.max(now + *after);
-                }
+            Input::CallEnded { call, ended, .. } => process.has_answer(*call, ended, now),
+            Input::BatchEnded { batch, aside, answers, .. } => {
+                process.have_answers(*batch, aside, answers.as_ref(), now)
             }
             _ => {}
         }
@@ -451,6 +453,7 @@ impl World {
                 self.soon(50, Event::Input(life, Input::Fetched { call, record }));
             }
             Action::Call { call, delivery_id, record, .. } => self.call(life, call, delivery_id, &record),
+            Action::CallTogether { batch, events } => self.call_together(life, batch, events),
             Action::Begin { txn } => self.soon(10, Event::Begin(life, txn)),
             Action::Commit { txn, transaction } => {
                 process.commits.insert(txn, Commit { transaction, positions: vec![] });
@@ -507,13 +510,13 @@ impl World {
 
     pub(crate) fn call(&mut self, life: Life, call: CallId, delivery_id: Uuid, record: &Arc<Record>) {
         let number = u64::from_be_bytes(record.value.clone().unwrap().try_into().unwrap());
-        crate::check::call(self, life, delivery_id, number, record);
+        crate::check::call(self, life, delivery_id, number, record, None);
         let Some(process) = self.processes.get_mut(&life) else { return };
         let key = record.key.clone().unwrap_or_else(|| delivery_id.as_bytes().to_vec());
         let partition = usize::try_from(record.at.partition).unwrap();
         let epoch = process.told.get(&record.at.partition).copied().unwrap_or(AssignmentEpoch(0));
         let probe = process.held;
-        process.calls.insert(call, Out { id: delivery_id, key, partition, epoch, probe });
+        process.calls.insert(call, Out { id: delivery_id, key, partition, epoch, probe, batch: None, place: 0 });
         self.soon(100, Event::Request(life, epoch, call, delivery_id, number));
     }
 

@@ -97,5 +97,6 @@ fn settings(sink: &config::Sink, concurrency: usize, pacing: Pacing) -> Settings
         max_seen: MAX_SEEN,
         max_open: MAX_OPEN,
         max_transaction: MAX_TRANSACTION,
+        batch: None,
     }
 }

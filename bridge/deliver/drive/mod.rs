@@ -41,7 +41,6 @@ use crate::clock;
 use crate::kafka::consume::{Consumer, Control, Event, StartAt, Trouble};
 use crate::kafka::transact::Counts;
 use crate::kafka::{self, Client, Fetcher, Membership, Record, TopicPartition, TransactionalId, Transactor};
-use crate::outcome::Outcome;
 use crate::schema::plan::Scratch;
 use crate::schema::{Decoder, Registry};
 use crate::sinks::Delivery;
@@ -71,7 +70,7 @@ impl Target {
                 Err(outcome) => outcome,
             },
         };
-        if outcome == Outcome::Delivered { machine::Ended::Delivered } else { machine::Ended::Failed(outcome) }
+        outcome.into()
     }
 }
 
@@ -459,6 +458,7 @@ impl Driver {
     fn act(&mut self, action: Action, wanted: &mut Vec<Wanted>) {
         match action {
             Action::Call { call, record, .. } => self.crew.call(Order { call, record }),
+            Action::CallTogether { .. } => {}
             Action::Restore { at, epoch, restore, since } => wanted.push(Wanted { at, epoch, restore, since }),
             Action::Start { at, epoch, next } => {
                 self.stand_still.remove(&at);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::Turn;
-use super::calls::Line;
+use super::calls::{Call, Line};
 use super::partition::{Partition, Remembered};
 use super::step::{Action, CallId, Ended, Notice};
 use crate::config::Guarantee;
@@ -30,9 +30,24 @@ impl Line {
         sent: bool,
         turn: &mut Turn<'_>,
     ) {
+        if self.calls.contains_key(&id) {
+            self.pace.give_back(sent);
+            self.came_to(partitions, id, ended, sent, turn);
+        }
+    }
+
+    /// What became of one record.
+    #[allow(clippy::too_many_arguments, reason = "one record's answer, and where it belongs")]
+    pub(super) fn came_to(
+        &mut self,
+        partitions: &mut BTreeMap<TopicPartition, Partition>,
+        id: CallId,
+        ended: Ended,
+        sent: bool,
+        turn: &mut Turn<'_>,
+    ) {
         let Some(call) = self.calls.get(&id) else { return };
-        self.pace.give_back(sent);
-        let (at, epoch, restore, key, delivery) = (call.at.clone(), call.epoch, call.restore, call.key, call.id);
+        let (at, epoch, restore, key) = (call.at.clone(), call.epoch, call.restore, call.key);
         let sent_at = call.sent_at;
         let partition = partitions.get_mut(&at).filter(|partition| partition.epoch == epoch);
         let Some(partition) = partition.filter(|partition| partition.restore == restore) else {
@@ -41,19 +56,30 @@ impl Line {
             } else if self.calls.get(&id).is_some_and(|call| call.probe) {
                 self.breaker.probe_again();
             }
-            self.calls.remove(&id);
-            // Its partition was let go, and the next owner finds out by itself; or it is being read again, and the answer
-            // waits for its record.
-            let partition = partitions.get_mut(&at).filter(|partition| partition.epoch == epoch);
-            if let Some(partition) = partition.filter(|partition| !partition.seen.is_settled(delivery)) {
-                if matches!(ended, Ended::Failed(Outcome::Unknown { .. })) {
-                    partition.unsure.entry(delivery).or_insert(sent_at);
-                }
-                partition.remembered.insert(delivery, Remembered::Ended(ended));
-            }
+            let unsure_since = matches!(ended, Ended::Failed(Outcome::Unknown { .. })).then_some(sent_at);
+            self.remember(partitions, id, Remembered::Ended(ended), unsure_since);
             return;
         };
         self.settle_answer(partition, id, ended, sent, turn);
+    }
+
+    /// The call's partition was let go, and the next owner finds out by itself; or it is being read again, and what is known
+    /// waits for its record.
+    pub(super) fn remember(
+        &mut self,
+        partitions: &mut BTreeMap<TopicPartition, Partition>,
+        id: CallId,
+        known: Remembered,
+        unsure_since: Option<Duration>,
+    ) {
+        let Some(Call { at, epoch, id: delivery, .. }) = self.calls.remove(&id) else { return };
+        let partition = partitions.get_mut(&at).filter(|partition| partition.epoch == epoch);
+        if let Some(partition) = partition.filter(|partition| !partition.seen.is_settled(delivery)) {
+            if let Some(since) = unsure_since {
+                partition.unsure.entry(delivery).or_insert(since);
+            }
+            partition.remembered.insert(delivery, known);
+        }
     }
 
     /// What an answer says of the sink, where its record is not at hand.
@@ -70,7 +96,7 @@ impl Line {
         }
     }
 
-    fn throttled(&mut self, after: Option<Duration>, turn: &mut Turn<'_>) {
+    pub(super) fn throttled(&mut self, after: Option<Duration>, turn: &mut Turn<'_>) {
         self.answered(turn);
         self.pace.hold(turn.now, after.unwrap_or(UNSAID_PAUSE.mul_f64(1.0 + turn.chance())));
         let until = self.pace.not_before();
@@ -114,7 +140,7 @@ impl Line {
         }
     }
 
-    fn answered(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn answered(&mut self, turn: &mut Turn<'_>) {
         if self.breaker.answered() {
             // A probe that is still out has nothing left to find out.
             self.calls.values_mut().for_each(|call| call.probe = false);
@@ -163,7 +189,7 @@ impl Line {
         }
     }
 
-    fn judge(&mut self, key: KeyId, outcome: &Outcome, probe: bool, turn: &mut Turn<'_>) -> Verdict {
+    pub(super) fn judge(&mut self, key: KeyId, outcome: &Outcome, probe: bool, turn: &mut Turn<'_>) -> Verdict {
         let verdict = self.breaker.failed(key, outcome, probe, turn.now, turn.chance());
         if verdict == Verdict::Opened {
             turn.act(Action::Tell(Notice::Held { outcome: outcome.clone() }));
@@ -172,18 +198,18 @@ impl Line {
     }
 
     /// The record is tried again at `until`, as though nothing had happened.
-    fn again(&mut self, partition: &mut Partition, id: CallId, until: Duration) {
+    pub(super) fn again(&mut self, partition: &mut Partition, id: CallId, until: Duration) {
         let Some(call) = self.end(partition, id) else { return };
         partition.remembered.insert(call.id, Remembered::NoEffect);
         partition.keys.stand(call.key, Stand::Waiting(until));
     }
 
     /// The record failed: its key waits, parks, or gives it up.
-    fn wait(&mut self, partition: &mut Partition, id: CallId, outcome: &Outcome, turn: &mut Turn<'_>) {
+    pub(super) fn wait(&mut self, partition: &mut Partition, id: CallId, outcome: &Outcome, turn: &mut Turn<'_>) {
         let active = self.clock.read(turn.now);
         let held = self.breaker.is_open();
         let Some(call) = self.calls.get_mut(&id) else { return };
-        let (key, place) = (call.key, call.place);
+        let (key, place, alone) = (call.key, call.place, call.company == 0);
         let mut failures = 0;
         let mut age = Duration::ZERO;
         if matches!(outcome, Outcome::Unknown { .. }) {
@@ -203,7 +229,8 @@ impl Line {
         {
             age = open.age(active);
         }
-        if age >= self.settings.max_age && !held {
+        // In company it may be another's fault; soon it goes alone.
+        if age >= self.settings.max_age && !held && alone {
             let detail = outcome.reason().to_owned();
             self.conclude(partition, id, Fate::Dead(DeadReason::TooOld), detail, None, turn.now);
             return;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::Turn;
+use super::batch::Batches;
 use super::partition::{Conclusion, Partition, Remembered};
 use super::step::{Action, CallId, Ended, Settings};
 use crate::config::Guarantee;
@@ -27,6 +28,8 @@ const REPETITION: Duration = Duration::from_millis(100);
 pub(super) enum Stage {
     Fetching,
     Promising,
+    /// It waits for a batch to go out.
+    Gathered,
     Out,
 }
 
@@ -70,6 +73,8 @@ pub(super) struct Call {
     /// What it came to already, before its partition was read again.
     pub(super) known: Option<Ended>,
     pub(super) sent_at: Duration,
+    /// Other events in its call: what that came to may be their doing.
+    pub(super) company: usize,
 }
 
 impl Call {
@@ -109,6 +114,7 @@ pub(super) struct Line {
     /// The machine's number, by which it knows its own promises.
     pub(super) writer: u64,
     pub(super) calls: BTreeMap<CallId, Call>,
+    pub(super) batches: Batches,
     numbers: u64,
 }
 
@@ -124,6 +130,7 @@ impl Line {
             turn: 0,
             writer,
             calls: BTreeMap::new(),
+            batches: Batches::default(),
             numbers: 0,
         }
     }
@@ -131,29 +138,29 @@ impl Line {
     /// Starts the partition's next record, if it has one and may. `false`: nothing was started.
     pub(super) fn send_one(&mut self, at: &TopicPartition, partition: &mut Partition, turn: &mut Turn<'_>) -> bool {
         let gate = self.breaker.gate(turn.now);
-        if gate == Gate::Shut || !self.pace.take(turn.now) {
+        if gate == Gate::Shut || !self.take_place(turn.now) {
             return false;
         }
         let probe = gate == Gate::Probe;
         let ready = partition.keys.next_ready();
         let Some(key) = ready.or_else(|| if probe { partition.keys.next_probe() } else { None }) else {
-            self.pace.give_back(false);
+            self.give_place_back();
             return false;
         };
         let Some((place, id)) = partition.keys.get(key).and_then(Queue::head) else {
-            self.pace.give_back(false);
+            self.give_place_back();
             partition.keys.stand(key, Stand::Settling);
             return true;
         };
         let next = Next { key, place, id, probe };
         if partition.repeats_elsewhere(&next) {
-            self.pace.give_back(false);
+            self.give_place_back();
             partition.conclude_waiting(next.origin(), id, key, Fate::Skipped(SkipReason::Duplicate));
             partition.keys.advance(key, place);
             return true;
         }
         if self.has_to_wait(partition, &next) {
-            self.pace.give_back(false);
+            self.give_place_back();
             let until = turn.now + REPETITION;
             partition.keys.stand(key, Stand::Waiting(until));
             if probe {
@@ -181,7 +188,7 @@ impl Line {
             && self.calls.contains_key(&call)
         {
             // Still out, from before the partition was read again.
-            self.pace.give_back(false);
+            self.give_place_back();
             self.adopt(call, partition, next);
             return;
         }
@@ -197,7 +204,7 @@ impl Line {
             }
             Place::Open(origin) => {
                 let Some(open) = partition.seen.open(origin) else {
-                    self.pace.give_back(false);
+                    self.give_place_back();
                     partition.keys.advance(key, place);
                     return;
                 };
@@ -238,6 +245,7 @@ impl Line {
             promised: promise.is_some() && !broken,
             known,
             sent_at: turn.now,
+            company: 0,
         };
         self.calls.insert(call, entry);
         if is_at_hand {
@@ -270,23 +278,24 @@ impl Line {
         }
     }
 
-    /// The record is at hand: promise it, send it, or write it off.
+    /// The record is at hand: promise it, send it or let it wait for company, or write it off.
     fn go(&mut self, partition: &mut Partition, id: CallId, turn: &mut Turn<'_>) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         let Some(record) = call.record.clone() else { return };
         if call.doomed.is_some() || call.known.is_some() {
             // Nothing is sent.
-            self.pace.give_back(false);
-            if std::mem::take(&mut call.probe) {
+            let (probe, known, doomed) = (std::mem::take(&mut call.probe), call.known.take(), call.doomed);
+            self.give_place_back();
+            if probe {
                 self.breaker.probe_again();
             }
-        }
-        if let Some(known) = call.known.take() {
-            self.settle_answer(partition, id, known, false, turn);
-        } else if let Some(fate) = call.doomed {
-            let unsure = "it may have been sent before, and nobody knows what became of it";
-            let detail = if matches!(fate, Fate::Dead(_)) { unsure } else { "" };
-            self.conclude(partition, id, fate, detail.into(), None, turn.now);
+            if let Some(known) = known {
+                self.settle_answer(partition, id, known, false, turn);
+            } else if let Some(fate) = doomed {
+                let unsure = "it may have been sent before, and nobody knows what became of it";
+                let detail = if matches!(fate, Fate::Dead(_)) { unsure } else { "" };
+                self.conclude(partition, id, fate, detail.into(), None, turn.now);
+            }
         } else if self.settings.guarantee == Guarantee::AtMostOnce && !call.promised {
             call.stage = Stage::Promising;
             let conclusion = call.conclusion(Fate::Intent, String::new(), record, Some(id));
@@ -297,6 +306,8 @@ impl Line {
             if let Some(call) = self.cancel(partition, id) {
                 partition.keys.stand(call.key, Stand::Waiting(until));
             }
+        } else if let Some(batching) = self.settings.batch {
+            self.gather(id, &record, &batching, turn.now);
         } else {
             call.stage = Stage::Out;
             call.sent_at = turn.now;
@@ -333,7 +344,7 @@ impl Line {
         } else if call.promised {
             partition.remembered.insert(call.id, Remembered::NoEffect);
         }
-        self.pace.give_back(false);
+        self.give_place_back();
         if call.probe {
             self.breaker.probe_again();
         }

@@ -16,8 +16,10 @@
 //! - An outcome survives an aborted transaction, and a restore after an unknown one: nothing that the sink has answered is
 //!   sent again by the same process.
 //! - `at_most_once` commits a promise before each first call. A promise without an answer is a dead letter for a person.
+//! - Where the sink takes batches, records that may go out gather first, and one call carries them (`batch`).
 
 mod answers;
+mod batch;
 mod calls;
 mod leave;
 mod partition;
@@ -30,7 +32,7 @@ use std::time::Duration;
 use self::calls::Line;
 use self::leave::Revocation;
 use self::partition::Partition;
-pub use self::step::{Action, Arrived, CallId, Ended, Input, Notice, Settings, TxnId};
+pub use self::step::{Action, Arrived, BatchId, Batching, Bundled, CallId, Ended, Input, Notice, Settings, TxnId};
 use self::transact::Commits;
 use super::breaker::Gate;
 use crate::kafka::TopicPartition;
@@ -138,6 +140,9 @@ impl Machine {
             Input::CallEnded { call, ended, sent } => {
                 self.line.ended(&mut self.partitions, call, ended, sent, turn);
             }
+            Input::BatchEnded { batch, aside, answers, sent } => {
+                self.line.batch_ended(&mut self.partitions, batch, aside, answers, sent, turn);
+            }
             Input::Begun { txn, begun } => self.begun(txn, begun, turn),
             Input::TxnEnded { txn, answer } => self.txn_ended(txn, answer, turn),
             Input::Revoked { ticket, partitions, lost } => self.revoked(ticket, partitions, lost, turn),
@@ -156,8 +161,12 @@ impl Machine {
         }
         let deadlines = self.revocations.iter().map(|revocation| revocation.deadline).chain(self.stop_by);
         let commit = self.next_commit();
-        let calls = if self.line.paused || self.stop_by.is_some() { None } else { self.next_call() };
-        deadlines.chain(commit).chain(calls).min()
+        let (calls, batch) = if self.line.paused || self.stop_by.is_some() {
+            (None, None)
+        } else {
+            (self.next_call(), self.line.batch_due(self.now))
+        };
+        deadlines.chain(commit).chain(calls).chain(batch).min()
     }
 
     /// Records in the fullest window, for the gauge of that name.
@@ -193,7 +202,7 @@ impl Machine {
     /// When a call may go out by the mere passing of time.
     fn next_call(&self) -> Option<Duration> {
         let mut sending = self.partitions.values().filter(|partition| partition.may_send());
-        let paced = self.line.pace.due(self.now);
+        let paced = self.line.start_due(self.now);
         if self.line.breaker.is_open() {
             let waits = sending.any(|partition| partition.keys.has_ready() || partition.keys.due().is_some());
             return self.line.breaker.due().zip(paced).filter(|_| waits).map(|(probe, paced)| probe.max(paced));
@@ -235,6 +244,7 @@ impl Machine {
         }
         if self.stop_by.is_none() && !self.line.paused {
             self.send(turn);
+            self.line.depart(&mut self.partitions, turn);
         }
         self.line.clock.stand(self.line.paused || self.line.breaker.is_open(), turn.now);
         self.hold_records(turn);

@@ -11,7 +11,7 @@ use crate::deliver::settle::{Followed, Receipt, Transaction, TxnAnswer};
 use crate::deliver::window::Limits;
 use crate::kafka::consume::AssignmentEpoch;
 use crate::kafka::{NextOffset, Record, TopicPartition, Write};
-use crate::outcome::{Outcome, SkipReason};
+use crate::outcome::{Answers, Outcome, SkipReason};
 
 /// How a sink is to be treated.
 #[derive(Debug, Clone)]
@@ -36,6 +36,18 @@ pub struct Settings {
     pub max_open: usize,
     /// Receipts in one transaction.
     pub max_transaction: usize,
+    /// How events are sent together; `None`: each is a call of its own.
+    pub batch: Option<Batching>,
+}
+
+/// How large a batch grows, and how long it waits for company.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batching {
+    pub events: usize,
+    /// Of the records' values, as Kafka has them: what goes out is measured where it is made.
+    pub bytes: usize,
+    /// From its first event on.
+    pub linger: Duration,
 }
 
 /// A record that came, with the delivery id that its identity and the sink give.
@@ -48,6 +60,19 @@ pub struct Arrived {
 /// A call, until it has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallId(pub u64);
+
+/// A call that carries several events, until it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BatchId(pub u64);
+
+/// One event of a batch. `attempt` begins at 1.
+#[derive(Debug, Clone)]
+pub struct Bundled {
+    pub call: CallId,
+    pub delivery_id: Uuid,
+    pub attempt: u32,
+    pub record: Arc<Record>,
+}
 
 /// A transaction, until it has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -62,6 +87,12 @@ pub enum Ended {
     /// Not for this sink, or without consent.
     Skipped(SkipReason),
     Failed(Outcome),
+}
+
+impl From<Outcome> for Ended {
+    fn from(outcome: Outcome) -> Self {
+        if outcome == Outcome::Delivered { Self::Delivered } else { Self::Failed(outcome) }
+    }
 }
 
 /// Something that happened.
@@ -96,6 +127,16 @@ pub enum Input {
         call: CallId,
         ended: Ended,
         /// The sink has seen it; what was filtered out, or could not be read, costs the sink nothing and says nothing of it.
+        sent: bool,
+    },
+    /// The answer to [`Action::CallTogether`].
+    BatchEnded {
+        batch: BatchId,
+        /// Events that were left out of the call, and why: not for this sink, without consent, or unreadable.
+        aside: Vec<(CallId, Ended)>,
+        /// What became of the others, in their order; `None`: there were none.
+        answers: Option<Answers>,
+        /// The sink has seen it. A body that could not be made, or was too large, never left.
         sent: bool,
     },
     /// The answer to [`Action::Begin`], after every rebalance event that was pending when the group's metadata was taken.
@@ -153,6 +194,11 @@ pub enum Action {
         delivery_id: Uuid,
         attempt: u32,
         record: Arc<Record>,
+    },
+    /// The same for each of them, and one call that carries all that are to be sent.
+    CallTogether {
+        batch: BatchId,
+        events: Vec<Bundled>,
     },
     /// Take the group's metadata and begin a transaction.
     Begin {
