@@ -47,6 +47,7 @@ pub struct Metrics {
     pub settlements: IntCounterVec,
     pub consent_suppressions: IntCounterVec,
     pub event_to_action: HistogramVec,
+    pub batch_events: HistogramVec,
     pub consumer_lag: IntGaugeVec,
     pub sink_state: IntGaugeVec,
     pub window_depth: IntGaugeVec,
@@ -166,6 +167,12 @@ impl Metrics {
                 "Records that a sink skipped for want of consent to its purpose.",
                 &["sink"],
             )?,
+            batch_events: histograms(
+                "batch_events",
+                "Events in a call of a sink that sends them together.",
+                &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0],
+                "sink",
+            )?,
             event_to_action: histograms(
                 "event_to_action_seconds",
                 "From the receipt of an event to its settlement by a sink.",
@@ -250,6 +257,7 @@ impl Metrics {
             forget(family, "sink", sink);
         }
         forget(&self.event_to_action, "sink", sink);
+        forget(&self.batch_events, "sink", sink);
     }
 
     /// The text exposition format, version 0.0.4.

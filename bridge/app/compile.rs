@@ -45,6 +45,10 @@ pub struct CompiledSink {
     pub config: Sink,
     pub filter: Option<Arc<Program>>,
     pub map: Option<Arc<Program>>,
+    /// Makes a batch's body.
+    pub batch_body: Option<Arc<Program>>,
+    /// Reads the answer to a batch.
+    pub batch_failed: Option<Arc<Program>>,
 }
 
 /// Reads the file and compiles it, for `run` and its like: what this version cannot do is refused, warnings are logged.
@@ -170,7 +174,9 @@ fn sinks(config: &Config, events: &BTreeMap<String, CompiledEvent>, found: &mut 
         }
         let filter = program(sink.filter.as_ref(), found);
         let map = program(sink.map.as_ref(), found);
-        sinks.push(CompiledSink { config: sink.clone(), filter, map });
+        let batch_body = program(sink.batch_body(), found);
+        let batch_failed = program(sink.batch_failed(), found);
+        sinks.push(CompiledSink { config: sink.clone(), filter, map, batch_body, batch_failed });
     }
     sinks
 }

@@ -34,6 +34,14 @@ impl Observer for Counting {
         }
     }
 
+    fn batch(&self, sink: &str, events: usize) {
+        #[allow(clippy::cast_precision_loss, reason = "a batch has some thousands of events at most")]
+        self.metrics.batch_events.with_label_values(&[sink]).observe(events as f64);
+        if let Some(also) = &self.also {
+            also.batch(sink, events);
+        }
+    }
+
     fn settled(&self, sink: &str, outcome: &'static str, reason: &'static str, event_to_action: Option<f64>) {
         self.settled_alike(sink, Alike { outcome, reason, records: 1 }, event_to_action.as_slice());
     }

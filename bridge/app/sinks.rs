@@ -17,7 +17,7 @@ use super::compile::{CompiledEvent, CompiledSink};
 use super::readiness::Readiness;
 use super::{Error, Stop};
 use crate::causes::chain;
-use crate::config::{self, Config, Network, SinkKind};
+use crate::config::{self, BatchBody, Config, Network, SinkKind};
 use crate::control::Board;
 use crate::deliver::drive::{self, Names};
 use crate::deliver::{self, Observer, Policy, Registrar, Routes, State};
@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::schema::Decoder;
 use crate::schema::registry::Registry;
 use crate::sinks;
+use crate::sinks::http::{Batch, Body, Failed, Http, Wrap};
 
 /// A worker that has run for so long is well: its next end is the first again, and `/readyz` forgets the last one. It
 /// takes a consumer seconds to join its group and meet what ended it before.
@@ -152,6 +153,8 @@ where
 struct Maker {
     recipe: Arc<Recipe>,
     policy: Policy,
+    /// How an HTTP sink sends events together, if it does.
+    batch: Option<Batch>,
     around: Arc<Surroundings>,
 }
 
@@ -199,7 +202,8 @@ impl Recipe {
 
 impl Maker {
     fn new(recipe: Arc<Recipe>, sink: CompiledSink, around: &Arc<Surroundings>) -> Self {
-        Self { policy: policy(&recipe, sink), around: Arc::clone(around), recipe }
+        let batch = batch(&sink);
+        Self { policy: policy(&recipe, sink), batch, around: Arc::clone(around), recipe }
     }
 
     /// A worker, with its own member of the sink's group.
@@ -237,7 +241,7 @@ impl Maker {
         let Recipe { config: config::Sink { name, kind, .. }, allow, .. } = &*self.recipe;
         Ok(match kind {
             SinkKind::Postgres(postgres) => sinks::Sink::Postgres(sinks::postgres::Postgres::new(name, postgres)?),
-            SinkKind::Http(http) => sinks::Sink::Http(sinks::http::Http::new(name, http, allow)?),
+            SinkKind::Http(http) => sinks::Sink::Http(Http::new(name, http, allow)?.together(self.batch.clone())),
             SinkKind::Kafka { .. } | SinkKind::Preset(_) => return Err(sinks::Error::NotBuilt),
         })
     }
@@ -289,6 +293,36 @@ fn map(program: Arc<Program>) -> deliver::Map {
             [one] => Ok(one.text().as_bytes().to_vec()),
             several => Err(format!("the map gave {} results for one event", several.len())),
         }
+    })
+}
+
+fn batch(sink: &CompiledSink) -> Option<Batch> {
+    let SinkKind::Http(config::Http { batch: Some(batch), .. }) = &sink.config.kind else { return None };
+    let body = match (&batch.body, &sink.batch_body) {
+        (_, Some(program)) => Body::Made(wrap(Arc::clone(program))),
+        (BatchBody::Lines, None) => Body::Lines,
+        (BatchBody::Array | BatchBody::Expr(_), None) => Body::Array,
+    };
+    Some(Batch { max_bytes: batch.max_bytes, body, failed: sink.batch_failed.clone().map(failed) })
+}
+
+/// A batch's body is one document.
+fn wrap(program: Arc<Program>) -> Wrap {
+    Arc::new(move |elements| {
+        let elements = Json::new(elements).map_err(|error| chain(&error))?;
+        let results = program.eval(&elements).map_err(|error| chain(&error))?;
+        match results.as_slice() {
+            [one] => Ok(one.text().as_bytes().to_vec()),
+            several => Err(format!("{} results for one body", several.len())),
+        }
+    })
+}
+
+fn failed(program: Arc<Program>) -> Failed {
+    Arc::new(move |answer| {
+        let answer = Json::new(answer).map_err(|error| chain(&error))?;
+        let results = program.eval(&answer).map_err(|error| chain(&error))?;
+        Ok(results.into_iter().map(|result| result.into_text().into_owned()).collect())
     })
 }
 

@@ -44,7 +44,7 @@ impl Config {
     pub fn expressions(&self) -> impl Iterator<Item = &Expr> {
         let events = self.events.values().flat_map(|event| event.key.iter().chain(&event.id));
         let sources = self.sources.values().flat_map(Source::expressions);
-        let sinks = self.sinks.values().flat_map(|sink| sink.filter.iter().chain(&sink.map));
+        let sinks = self.sinks.values().flat_map(Sink::expressions);
         events.chain(sources).chain(sinks)
     }
 }
@@ -292,6 +292,31 @@ pub struct Sink {
     pub at: Location,
 }
 
+impl Sink {
+    fn expressions(&self) -> impl Iterator<Item = &Expr> {
+        self.filter.iter().chain(&self.map).chain(self.batch_body()).chain(self.batch_failed())
+    }
+
+    /// What a batch's body is made with, where that is jq.
+    #[must_use]
+    pub fn batch_body(&self) -> Option<&Expr> {
+        match &self.batch()?.body {
+            BatchBody::Expr(expr) => Some(expr),
+            BatchBody::Array | BatchBody::Lines => None,
+        }
+    }
+
+    /// What the answer to a batch is read with.
+    #[must_use]
+    pub fn batch_failed(&self) -> Option<&Expr> {
+        self.batch()?.failed.as_ref()
+    }
+
+    fn batch(&self) -> Option<&Batch> {
+        if let SinkKind::Http(http) = &self.kind { http.batch.as_ref() } else { None }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Purpose {
     /// Not written: allowed for kinds that are no marketing action (postgres, kafka).
@@ -362,6 +387,33 @@ pub struct Http {
     pub concurrency: usize,
     pub timeout: Duration,
     pub pacing: Pacing,
+    /// How events are sent together; `None`: each is a call of its own.
+    pub batch: Option<Batch>,
+}
+
+/// Several events in one call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// Events of one call, at most.
+    pub max_events: usize,
+    /// Of a request's body, at most.
+    pub max_bytes: usize,
+    /// How long the first event of a batch waits for others.
+    pub linger: Duration,
+    pub body: BatchBody,
+    /// jq on the answer: which of the events have failed.
+    pub failed: Option<Expr>,
+}
+
+/// What a batch looks like.
+#[derive(Debug, Clone, PartialEq)]
+pub enum BatchBody {
+    /// A JSON array.
+    Array,
+    /// A line of JSON for each event.
+    Lines,
+    /// jq on the array.
+    Expr(Expr),
 }
 
 impl fmt::Debug for Http {
@@ -374,6 +426,7 @@ impl fmt::Debug for Http {
             .field("concurrency", &self.concurrency)
             .field("timeout", &self.timeout)
             .field("pacing", &self.pacing)
+            .field("batch", &self.batch)
             .finish()
     }
 }

@@ -83,6 +83,8 @@ const LAG_EVERY: Duration = Duration::from_secs(5);
 pub trait Observer: Send + Sync {
     /// A batch was attempted; `class` is [`Outcome::class`], or `fenced`.
     fn attempt(&self, sink: &str, class: &'static str);
+    /// A call that may carry several events was made, with so many.
+    fn batch(&self, _sink: &str, _events: usize) {}
     /// A record was settled. `event_to_action`: from ingest's first byte to here, in seconds, for what was delivered.
     fn settled(&self, sink: &str, outcome: &'static str, reason: &'static str, event_to_action: Option<f64>);
     /// So many calls of one class.

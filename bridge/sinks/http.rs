@@ -4,21 +4,24 @@
 //! sent. Redirects are not followed (they would carry the event to where nobody configured), proxies in the environment
 //! are not used (they would undo the egress rules), and only so much of an answer is read as keeps the connection.
 
+mod batch;
+
 use std::error::Error as StdError;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
-use reqwest::{Client, StatusCode, Url, header};
+use reqwest::{Client, Response, StatusCode, Url, header};
 use sha2::Sha256;
 
+pub use self::batch::{Batch, Body, Failed, Wrap};
 use super::egress::{self, Guard};
 use super::{Delivery, Item, Progress, json};
 use crate::calendar::{Rfc3339, parse_http_date};
 use crate::clock;
 use crate::config::{self, Network};
-use crate::outcome::Outcome;
+use crate::outcome::{Answers, Outcome};
 
 /// Bytes of an answer that are read: enough for any receiver's acknowledgement, so that its connection can be used
 /// again; beyond it the connection is closed instead.
@@ -55,6 +58,8 @@ pub struct Http {
     signer: Option<Signer>,
     concurrency: usize,
     client: Client,
+    /// How events are sent together; `None`: each is a call of its own.
+    batch: Option<Batch>,
 }
 
 impl Http {
@@ -81,7 +86,7 @@ impl Http {
             .user_agent(concat!("hookbridge/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|source| Error::Client { sink: name(), source })?;
-        Ok(Self { url, signer, concurrency: config.concurrency.max(1), client })
+        Ok(Self { url, signer, concurrency: config.concurrency.max(1), client, batch: None })
     }
 
     pub(super) fn concurrency(&self) -> usize {
@@ -91,12 +96,23 @@ impl Http {
     pub(super) async fn deliver(&self, items: &[Item]) -> Progress {
         for (settled, item) in items.iter().enumerate() {
             let Item::Send(delivery) = item else { continue };
-            match self.send(delivery).await {
+            match self.send_alone(delivery).await {
                 Outcome::Delivered => {}
                 outcome => return Progress::halted(settled, outcome),
             }
         }
         Progress::whole(items.len())
+    }
+
+    /// One attempt at one event, in the form that the receiver takes.
+    async fn send_alone(&self, delivery: &Delivery) -> Outcome {
+        if self.batch.is_none() {
+            return self.send(delivery).await;
+        }
+        match self.send_together(&[delivery]).await.0 {
+            Answers::All(outcome) => outcome,
+            Answers::Each(outcomes) => outcomes.into_iter().next().unwrap_or(Outcome::Delivered),
+        }
     }
 
     /// One attempt at one event.
@@ -105,22 +121,9 @@ impl Http {
             Ok(body) => body,
             Err(error) => return Outcome::Rejected { reason: error.to_string() },
         };
-        let id = delivery.delivery_id.to_string();
-        let timestamp = (clock::now_ms() / 1_000).to_string();
-        let mut request = self
-            .client
-            .post(self.url.clone())
-            .header(header::CONTENT_TYPE, "application/json")
-            .header("webhook-id", &id)
-            .header("webhook-timestamp", &timestamp);
-        if let Some(signer) = &self.signer {
-            request = request.header("webhook-signature", signer.sign(&id, &timestamp, &body));
-        }
-        match request.body(body).send().await {
-            Err(error) => classify_error(&error),
-            Ok(mut response) => {
-                let after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
-                let outcome = classify(response.status(), after, clock::now_ms());
+        match self.post(&delivery.delivery_id.to_string(), "application/json", body).await {
+            Err(outcome) => outcome,
+            Ok((outcome, mut response)) => {
                 let mut read = 0;
                 // The status has decided already: what goes wrong while the rest is read changes nothing.
                 while let Ok(Some(chunk)) = response.chunk().await {
@@ -132,6 +135,23 @@ impl Http {
                 outcome
             }
         }
+    }
+
+    /// Sends a signed body; gives what the status of its answer says, and the answer.
+    async fn post(&self, id: &str, content_type: &str, body: Vec<u8>) -> Result<(Outcome, Response), Outcome> {
+        let timestamp = (clock::now_ms() / 1_000).to_string();
+        let mut request = self
+            .client
+            .post(self.url.clone())
+            .header(header::CONTENT_TYPE, content_type)
+            .header("webhook-id", id)
+            .header("webhook-timestamp", &timestamp);
+        if let Some(signer) = &self.signer {
+            request = request.header("webhook-signature", signer.sign(id, &timestamp, &body));
+        }
+        let response = request.body(body).send().await.map_err(|error| classify_error(&error))?;
+        let after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        Ok((classify(response.status(), after, clock::now_ms()), response))
     }
 }
 

@@ -18,6 +18,7 @@ mod crash;
 mod dedupe;
 mod drain;
 mod harness;
+mod http_batch;
 mod http_sink;
 mod isolation;
 mod kafka_edge;

@@ -7,7 +7,7 @@ use super::{Error, Maker, Surroundings};
 use crate::config::{self, Guarantee, Pacing, SinkKind};
 use crate::deliver::Limits;
 use crate::deliver::drive::{Names, Target, Worker};
-use crate::deliver::machine::Settings;
+use crate::deliver::machine::{Batching, Settings};
 use crate::kafka::{Consumer, TransactionalId};
 use crate::sinks::http::Http;
 use crate::sinks::kafka::Kafka;
@@ -43,7 +43,7 @@ impl Maker {
         Ok(match kind {
             SinkKind::Http(http) => {
                 let target = Http::new(name, http, &recipe.allow).map_err(|source| self.impossible(source.into()))?;
-                Some((Target::Http(target), http.concurrency, http.pacing))
+                Some((Target::Http(target.together(self.batch.clone())), http.concurrency, http.pacing))
             }
             SinkKind::Kafka { topic } => {
                 let target = Kafka::new(&recipe.prefix, topic, events, self.around.registry.clone());
@@ -97,6 +97,11 @@ fn settings(sink: &config::Sink, concurrency: usize, pacing: Pacing) -> Settings
         max_seen: MAX_SEEN,
         max_open: MAX_OPEN,
         max_transaction: MAX_TRANSACTION,
-        batch: None,
+        batch: batching(sink),
     }
+}
+
+fn batching(sink: &config::Sink) -> Option<Batching> {
+    let SinkKind::Http(config::Http { batch: Some(batch), .. }) = &sink.kind else { return None };
+    Some(Batching { events: batch.max_events, bytes: batch.max_bytes, linger: batch.linger })
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Known, guarantee, kind, purpose, state};
 use crate::calendar::Rfc3339;
 use crate::cli::printable;
-use crate::config::Purpose;
+use crate::config::{Batch, Http, Purpose, SinkKind};
 use crate::kafka::lag::Standing;
 
 /// What has not come to its end, or needs a person: shown even where there is none of it.
@@ -67,6 +67,13 @@ impl Known<'_> {
             if let Some(expr) = expr {
                 line(name, &expr.text)?;
             }
+        }
+        if let SinkKind::Http(Http { batch: Some(batch), .. }) = &sink.kind {
+            let Batch { max_events, max_bytes, linger, .. } = batch;
+            line(
+                "batch",
+                &format!("{max_events} events or {max_bytes} bytes in one call, after {linger:?} at the latest"),
+            )?;
         }
         line("group", group)?;
         line("wanted", state(control.as_ref()))?;

@@ -11,7 +11,10 @@ use super::names;
 use crate::config::not_built::Feature;
 use crate::config::reader::{Field, Map, quoted_list};
 use crate::config::units::{Rate, parse_rate};
-use crate::config::{Ddl, EventDef, Guarantee, Http, Pacing, Postgres, PresetSink, Purpose, Secret, Sink, SinkKind};
+use crate::config::{
+    Batch, BatchBody, Ddl, EventDef, Expr, Guarantee, Http, Pacing, Postgres, PresetSink, Purpose, Secret, Sink,
+    SinkKind,
+};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -19,6 +22,18 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_IDENTIFIER: usize = 63;
 /// One commit for so many rows: beyond it the time per row hardly falls, and a failed batch costs more.
 const MAX_BATCH: usize = 500;
+/// Events of one call: most vendors take so many, and a wrapper of its own is small beside them.
+const BATCH_EVENTS: usize = 100;
+/// The largest that any vendor we know of takes is 2,500; what one refuses is halved a dozen times at most.
+const BATCH_EVENTS_WITHIN: RangeInclusive<usize> = 1..=5_000;
+/// What Segment and Customer.io take, the least of those we know of.
+const BATCH_BYTES: usize = 500 << 10;
+/// An expression gives 4 MiB at most.
+const BATCH_BYTES_WITHIN: RangeInclusive<usize> = 1 << 10..=4 << 20;
+/// A person does not see it, and a sink that takes 2,000 events a second fills a batch in it.
+const LINGER: Duration = Duration::from_millis(50);
+/// Longer, and an event would be better sent alone.
+const LINGERS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
 /// Calls at once: 32 calls of 100 ms each are 320 a second.
 const CONCURRENCY: usize = 32;
 /// Each call holds a connection and a body.
@@ -86,7 +101,7 @@ fn sink(name: &str, map: &mut Map<'_>, events: &BTreeMap<String, EventDef>, know
     let kind = match kind {
         Some(Kind::Postgres) => SinkKind::Postgres(postgres(map, &taken)),
         Some(Kind::Kafka) => SinkKind::Kafka { topic: kafka_topic(map, events, &taken) },
-        Some(Kind::Http) => SinkKind::Http(http(map)),
+        Some(Kind::Http) => SinkKind::Http(http(map, guarantee)),
         Some(Kind::Preset) => SinkKind::Preset(preset(map)),
         None => {
             map.accept_anything();
@@ -250,14 +265,51 @@ fn kafka_topic(map: &mut Map<'_>, events: &BTreeMap<String, EventDef>, taken: &[
 
 // === HTTP, and what a catalogue entry calls over it ===
 
-fn http(map: &mut Map<'_>) -> Http {
+fn http(map: &mut Map<'_>, guarantee: Option<Guarantee>) -> Http {
     Http {
+        batch: map.field("batch").optional_map(|batch| self::batch(batch, guarantee)),
         url: map.required("url").parsed_unseen(http_url).unwrap_or_default(),
         standard_webhooks: map.field("sign").map(|sign| sign.field("standard_webhooks").secret()),
         concurrency: map.field("concurrency").number_or(CONCURRENCY, &CONCURRENCIES),
         timeout: map.field("timeout").duration_or(TIMEOUT, &TIMEOUTS),
         pacing: pacing(map),
     }
+}
+
+fn batch(map: &mut Map<'_>, guarantee: Option<Guarantee>) -> Batch {
+    let failed = map.field("failed").expr();
+    Batch {
+        max_events: map.field("max_events").number_or(BATCH_EVENTS, &BATCH_EVENTS_WITHIN),
+        max_bytes: map.field("max_bytes").size_or(BATCH_BYTES, &BATCH_BYTES_WITHIN),
+        linger: map.field("linger").duration_or(LINGER, &LINGERS),
+        body: batch_body(&map.field("body"), guarantee),
+        failed,
+    }
+}
+
+fn batch_body(field: &Field<'_>, guarantee: Option<Guarantee>) -> BatchBody {
+    let Some(Expr { text, at }) = field.expr() else { return BatchBody::Array };
+    match text.trim() {
+        "array" => return BatchBody::Array,
+        "lines" => return BatchBody::Lines,
+        _ => {}
+    }
+    if guarantee == Some(Guarantee::EffectivelyOnce) && !may_keep_ids(&text) {
+        field.warning(
+            "leaves out each event's `.id`, by which the receiver would know it again",
+            "put it where the receiver looks for it, for example `map(.data + {messageId: .id})`, or write \
+             `guarantee: at_least_once`",
+        );
+    }
+    BatchBody::Expr(Expr { text, at })
+}
+
+/// Whether an expression on the elements names their `id`, or passes them on whole.
+fn may_keep_ids(text: &str) -> bool {
+    let is_part = |character: char| character.is_alphanumeric() || character == '_';
+    let mut after_dots = text.split('.').skip(1).map(|rest| rest.chars().next());
+    text.split(|character| !is_part(character)).any(|word| word == "id")
+        || after_dots.any(|next| next.is_none_or(|next| !is_part(next) && next != '"'))
 }
 
 fn preset(map: &mut Map<'_>) -> PresetSink {

@@ -15,7 +15,7 @@ sources:
 sinks:
   p: { type: postgres }
   k: { type: kafka }
-  h: { type: http }
+  h: { type: http, batch: {} }
   c: { preset: x }
 alerts: { drift: {}, dead_letters: {}, receivers: { r: {} } }
 ";

@@ -52,6 +52,10 @@ impl Crew {
         (crew, ended)
     }
 
+    pub(super) fn desk(&self) -> &Arc<Desk> {
+        &self.desk
+    }
+
     pub(super) fn call(&mut self, order: Order) {
         let member = self.idle.pop().unwrap_or_else(|| self.hire());
         // An idle member waits for just this; one that has failed is seen by whoever awaits `failed`.

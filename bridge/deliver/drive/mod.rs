@@ -16,6 +16,7 @@ mod commit;
 mod fetch;
 mod read;
 mod tell;
+mod together;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
@@ -33,6 +34,7 @@ pub(super) use self::commit::writes_of;
 use self::commit::{Filled, commit};
 use self::fetch::Bodies;
 use self::read::{Readings, Told, Wanted};
+use self::together::{Carriers, Together};
 use super::attempt::Preparation;
 use super::machine::{self, Action, Arrived, Input, Machine, Settings, TxnId};
 use super::settle::{Transaction, TxnAnswer};
@@ -41,6 +43,7 @@ use crate::clock;
 use crate::kafka::consume::{Consumer, Control, Event, StartAt, Trouble};
 use crate::kafka::transact::Counts;
 use crate::kafka::{self, Client, Fetcher, Membership, Record, TopicPartition, TransactionalId, Transactor};
+use crate::outcome::{Answers, Outcome};
 use crate::schema::plan::Scratch;
 use crate::schema::{Decoder, Registry};
 use crate::sinks::Delivery;
@@ -71,6 +74,20 @@ impl Target {
             },
         };
         outcome.into()
+    }
+}
+
+impl Target {
+    /// Whether the sink has seen it, too.
+    async fn send_together(&self, deliveries: &[&Delivery]) -> (Answers, bool) {
+        match self {
+            Self::Http(http) => http.send_together(deliveries).await,
+            // Its transaction is what it has for a batch, and nobody asks.
+            Self::Kafka(_) => {
+                let reason = "records are written one by one".into();
+                (Answers::All(Outcome::Misconfigured { reason }), false)
+            }
+        }
     }
 }
 
@@ -200,6 +217,7 @@ struct Driver {
     /// Waits until every event that came before it is handled.
     begin: Option<TxnId>,
     crew: Crew,
+    carriers: Carriers,
     readings: Readings,
     bodies: Bodies,
     observer: Arc<dyn Observer>,
@@ -249,6 +267,7 @@ impl Driver {
             transactor: Some(transactor),
             committing: None,
             begin: None,
+            carriers: Carriers::new(Arc::clone(crew.desk())),
             crew,
             readings,
             bodies,
@@ -305,6 +324,10 @@ impl Driver {
                 count = ears.done.recv_many(&mut done, DONE_AT_ONCE) => {
                     debug_assert!(count > 0, "the crew holds a sender");
                     self.done(&mut done)?;
+                }
+                together = self.carriers.next(), if !self.carriers.is_idle() => {
+                    let together = together.map_err(|source| self.failed(source))?;
+                    self.together(together)?;
                 }
                 event = ears.consumer.next() => self.event(event)?,
                 Some(told) = ears.told.recv() => self.told(told)?,
@@ -377,6 +400,19 @@ impl Driver {
         tell::attempts(&*self.observer, &self.names.sink, ended);
         done.iter().for_each(|done| self.crew.rest(done));
         self.step_all(done.drain(..).map(|Done { call, ended, sent, .. }| Input::CallEnded { call, ended, sent }))
+    }
+
+    fn together(&mut self, together: Together) -> Result<(), Error> {
+        let Together { batch, aside, answers, sent, events } = together;
+        let classes = aside.iter().filter_map(|(_, ended)| tell::class(ended, false));
+        classes.for_each(|class| self.observer.attempt(&self.names.sink, class));
+        if let Some(answers) = &answers {
+            self.observer.attempt(&self.names.sink, answers.class());
+        }
+        if sent {
+            self.observer.batch(&self.names.sink, events);
+        }
+        self.step(Input::BatchEnded { batch, aside, answers, sent })
     }
 
     fn event(&mut self, event: Option<Event>) -> Result<(), Error> {
@@ -458,7 +494,7 @@ impl Driver {
     fn act(&mut self, action: Action, wanted: &mut Vec<Wanted>) {
         match action {
             Action::Call { call, record, .. } => self.crew.call(Order { call, record }),
-            Action::CallTogether { .. } => {}
+            Action::CallTogether { batch, events } => self.carriers.call(batch, events),
             Action::Restore { at, epoch, restore, since } => wanted.push(Wanted { at, epoch, restore, since }),
             Action::Start { at, epoch, next } => {
                 self.stand_still.remove(&at);

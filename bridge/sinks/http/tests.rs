@@ -37,6 +37,7 @@ fn config(url: String) -> config::Http {
         concurrency: 1,
         pacing: config::Pacing::default(),
         timeout: Duration::from_secs(5),
+        batch: None,
     }
 }
 

@@ -46,6 +46,8 @@ impl Call {
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
     Status(u16),
+    /// With a body.
+    Json(u16, Value),
     /// Taken, and never answered.
     Never,
 }
@@ -144,14 +146,15 @@ async fn take(
         calls.len() - 1
     };
     let answer = (shared.script.lock().unwrap_or_else(PoisonError::into_inner))(&call);
-    let status = match answer {
-        Answer::Status(status) => status,
+    let (status, body) = match answer {
+        Answer::Status(status) => (status, Body::empty()),
+        Answer::Json(status, body) => (status, Body::from(body.to_string())),
         Answer::Never => std::future::pending().await,
     };
     call.answered = Some(status);
     shared.calls()[place] = call;
     let status = StatusCode::from_u16(status).expect("a status");
-    Response::builder().status(status).body(Body::empty()).expect("an answer")
+    Response::builder().status(status).body(body).expect("an answer")
 }
 
 /// Standard Webhooks 1.0.0, written a second time.
