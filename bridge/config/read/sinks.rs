@@ -277,13 +277,12 @@ fn http(map: &mut Map<'_>, guarantee: Option<Guarantee>) -> Http {
 }
 
 fn batch(map: &mut Map<'_>, guarantee: Option<Guarantee>) -> Batch {
-    let failed = map.field("failed").expr();
     Batch {
         max_events: map.field("max_events").number_or(BATCH_EVENTS, &BATCH_EVENTS_WITHIN),
         max_bytes: map.field("max_bytes").size_or(BATCH_BYTES, &BATCH_BYTES_WITHIN),
         linger: map.field("linger").duration_or(LINGER, &LINGERS),
         body: batch_body(&map.field("body"), guarantee),
-        failed,
+        failed: map.field("failed").expr(),
     }
 }
 

@@ -107,20 +107,23 @@ impl Line {
         gathering.limit = gathering.limit.min(limit);
     }
 
-    /// Lets go what may go.
-    pub(super) fn depart(&mut self, partitions: &mut BTreeMap<TopicPartition, Partition>, turn: &mut Turn<'_>) {
-        let Some(batching) = self.settings.batch else { return };
+    /// Lets go what may go; `false`: nothing did.
+    pub(super) fn depart(&mut self, partitions: &mut BTreeMap<TopicPartition, Partition>, turn: &mut Turn<'_>) -> bool {
+        let Some(batching) = self.settings.batch else { return false };
+        let mut went = false;
         while let Some(calls) = self.next_batch(&batching, turn.now) {
             let is_probe = calls.iter().any(|id| self.calls.get(id).is_some_and(|call| call.probe));
             if self.breaker.is_open() && !is_probe {
                 calls.into_iter().for_each(|id| self.call_off(partitions, id, turn.now));
             } else if self.pace.take(turn.now) {
                 self.call_together(calls, turn);
+                went = true;
             } else {
                 self.batches.waiting.push_front(calls);
-                return;
+                break;
             }
         }
+        went
     }
 
     fn next_batch(&mut self, batching: &Batching, now: Duration) -> Option<Vec<CallId>> {

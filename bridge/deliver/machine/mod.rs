@@ -244,7 +244,10 @@ impl Machine {
         }
         if self.stop_by.is_none() && !self.line.paused {
             self.send(turn);
-            self.line.depart(&mut self.partitions, turn);
+            // Room for more, where a batch went.
+            while self.line.depart(&mut self.partitions, turn) {
+                self.send(turn);
+            }
         }
         self.line.clock.stand(self.line.paused || self.line.breaker.is_open(), turn.now);
         self.hold_records(turn);

@@ -11,7 +11,7 @@ use super::*;
 use crate::config::Secret;
 use crate::event::Identity;
 
-fn delivery() -> Delivery {
+pub(super) fn delivery() -> Delivery {
     let schema = Schema::parse_str(
         r#"{"type":"record","name":"E","fields":[{"name":"total",
             "type":{"type":"bytes","logicalType":"decimal","precision":10,"scale":2}}]}"#,
@@ -113,12 +113,19 @@ async fn a_name_that_resolves_to_a_private_address_is_misconfigured() {
     assert!(matches!(&outcome, Outcome::Misconfigured { reason } if reason.contains("egress.allow")), "{outcome:?}");
 }
 
-/// Takes one request, gives it back as text, and answers with what it is told.
-async fn receive_once(listener: TcpListener, answer: Option<&'static str>) -> String {
+/// A sink, and where it calls.
+pub(super) async fn sink_at() -> (Http, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hooks", listener.local_addr().unwrap());
+    (Http::new("crm", &config(url), &loopback()).unwrap(), listener)
+}
+
+/// Takes one request, up to `end`, gives it back as text, and answers with what it is told.
+pub(super) async fn receive_once(listener: TcpListener, end: &str, answer: Option<&'static str>) -> String {
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut request = Vec::new();
     let mut buffer = [0; 4096];
-    while !request.ends_with(b"}}") {
+    while !request.ends_with(end.as_bytes()) {
         let read = stream.read(&mut buffer).await.unwrap();
         assert_ne!(read, 0, "the request ended early");
         request.extend_from_slice(&buffer[..read]);
@@ -137,7 +144,7 @@ async fn an_event_arrives_signed_under_its_delivery_id() {
     let delivery = delivery();
     let (outcome, request) = tokio::join!(
         sink.send(&delivery),
-        receive_once(listener, Some("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"))
+        receive_once(listener, "}}", Some("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"))
     );
     assert_eq!(outcome, Outcome::Delivered);
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
@@ -155,7 +162,7 @@ async fn redirects_are_not_followed() {
     let sink = Http::new("crm", &config(format!("http://{}/", listener.local_addr().unwrap())), &loopback()).unwrap();
     let delivery = delivery();
     let answer = "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n";
-    let (outcome, _) = tokio::join!(sink.send(&delivery), receive_once(listener, Some(answer)));
+    let (outcome, _) = tokio::join!(sink.send(&delivery), receive_once(listener, "}}", Some(answer)));
     assert!(matches!(outcome, Outcome::Misconfigured { .. }), "{outcome:?}");
 }
 
@@ -164,7 +171,7 @@ async fn a_receiver_that_hangs_up_without_an_answer_leaves_the_outcome_unknown()
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let sink = Http::new("crm", &config(format!("http://{}/", listener.local_addr().unwrap())), &loopback()).unwrap();
     let delivery = delivery();
-    let (outcome, _) = tokio::join!(sink.send(&delivery), receive_once(listener, None));
+    let (outcome, _) = tokio::join!(sink.send(&delivery), receive_once(listener, "}}", None));
     assert!(matches!(outcome, Outcome::Unknown { .. }), "{outcome:?}");
 }
 
