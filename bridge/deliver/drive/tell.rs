@@ -36,7 +36,7 @@ where
 }
 
 /// The class of a call for the metrics. `None`: the sink was not called, on purpose.
-fn class(ended: &Ended, sent: bool) -> Option<&'static str> {
+pub(super) fn class(ended: &Ended, sent: bool) -> Option<&'static str> {
     match ended {
         Ended::Delivered | Ended::Written(_) => sent.then(|| Outcome::Delivered.class()),
         Ended::Skipped(_) => None,

@@ -6,6 +6,7 @@ use super::super::{Arrived, Input, Machine, Notice, Settings};
 use super::*;
 use crate::deliver::settle::TxnAnswer;
 use crate::deliver::window::Limits;
+use crate::kafka::Headers;
 use crate::kafka::consume::AssignmentEpoch;
 
 const LINGER: Duration = Duration::from_millis(50);
@@ -86,7 +87,8 @@ impl Bench {
         let record = |key: u64| {
             self.offset += 1;
             let (key, value) = (Some(key.to_be_bytes().to_vec()), Some(vec![0; 100]));
-            let record = Record { at: at(), offset: self.offset, timestamp_ms: None, key, value, headers: vec![] };
+            let record =
+                Record { at: at(), offset: self.offset, timestamp_ms: None, key, value, headers: Headers::default() };
             Arrived { delivery_id: Uuid::from_u128(u128::try_from(self.offset).unwrap()), record }
         };
         let records = keys.into_iter().map(record).collect();
