@@ -146,6 +146,10 @@ impl Rig {
                 Err(error) => stuck.push(error),
             }
         }
+        let group = evidence::group_offsets(&self.cache, &place);
+        if group.is_empty() && !place.transactional_sinks().is_empty() {
+            stuck.push("no offset that a group has committed was seen".to_owned());
+        }
         let evidence = Evidence {
             ledger: ledger.read(),
             committed,
@@ -154,7 +158,7 @@ impl Rig {
             offsets: evidence::offsets(&client).await,
             dead: vendor.as_ref().map(|_| evidence::dead(&self.cache, &place)),
             copies: if place.copies { Some(evidence::copies(&self.cache, &place).await) } else { None },
-            group: evidence::group_offsets(&self.cache, &place),
+            group,
             repeats_no_call: row.repeats_no_call(),
             counted,
             stuck,

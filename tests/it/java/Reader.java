@@ -11,6 +11,7 @@ import java.util.Map;
 import java.util.Properties;
 import java.util.Set;
 import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.ListTopicsOptions;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.common.PartitionInfo;
@@ -42,7 +43,7 @@ public final class Reader {
                 PrintStream out = new PrintStream(new BufferedOutputStream(System.out, 1 << 16), false);
                 KafkaConsumer<byte[], byte[]> consumer =
                         new KafkaConsumer<>(settings, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
-            Set<String> existing = admin.listTopics().names().get();
+            Set<String> existing = admin.listTopics(new ListTopicsOptions().listInternal(true)).names().get();
             List<TopicPartition> partitions = new ArrayList<>();
             for (int at = 2; at < arguments.length; at++) {
                 if (!existing.contains(arguments[at])) {
