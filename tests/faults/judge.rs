@@ -255,6 +255,12 @@ impl<'a> Case<'a> {
         Self { evidence, sent, asks, figures, findings: Vec::new() }
     }
 
+    /// Whether the sender knows what became of each request. Where it does not although nothing was broken, the machine stood
+    /// still for longer than sessions and calls may take.
+    fn all_was_prompt(&self) -> bool {
+        self.figures.unknown == 0
+    }
+
     fn find(&mut self, kind: &str, what: String) {
         self.findings.push(Finding { kind: kind.to_owned(), what });
     }
@@ -413,7 +419,7 @@ impl<'a> Case<'a> {
             let records = self.figures.records;
             self.find("miscounted", format!("{records} records, where {counted:?}"));
         }
-        if self.figures.faults > 0 {
+        if self.figures.faults > 0 || !self.all_was_prompt() {
             return;
         }
         let found = [

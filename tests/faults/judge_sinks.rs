@@ -31,7 +31,7 @@ impl Case<'_> {
             }
             if !effects.insert(id) {
                 self.figures.repeated_calls += 1;
-                if self.evidence.repeats_no_call {
+                if self.evidence.repeats_no_call && self.all_was_prompt() {
                     found.push(("duplicate", format!("the vendor was called twice with {event}")));
                 }
             } else if let Some(before) = last.insert(key, *sequence).filter(|before| before >= sequence) {
