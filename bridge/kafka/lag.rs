@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::client::{Client, Logged, blocking};
+use super::client::{Client, blocking};
 use super::{Error, NextOffset, TopicPartition, code_of};
 
 /// The bound on the coordinator's answer; an open transaction of the group holds it back.
@@ -55,9 +55,7 @@ fn committed(client: &Client, group: &str, partitions: &[TopicPartition]) -> Res
     }
     let failed =
         |cause: &rdkafka::error::KafkaError| Error::Committed { group: group.to_owned(), source: code_of(cause) };
-    let config = client.reader_config(group);
-    let consumer: BaseConsumer<Logged> =
-        config.create_with_context(Logged).map_err(|cause| client.start_error("reader", cause))?;
+    let consumer = client.reader(group)?;
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for at in partitions {
         list.add_partition_offset(&at.topic, at.partition, Offset::Invalid).map_err(|cause| failed(&cause))?;

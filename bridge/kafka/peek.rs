@@ -6,15 +6,13 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::base_consumer::PartitionQueue;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::client::{Client, log_error, log_line};
+use super::client::{Client, Logged, log_error};
 use super::consume::record;
 use super::{Code, Error, Record, TopicPartition, code_of};
 
@@ -57,7 +55,7 @@ pub enum Seen {
 
 /// A look at some topics.
 pub struct Peek {
-    consumer: Arc<BaseConsumer<Quiet>>,
+    consumer: Arc<BaseConsumer<Logged>>,
     queues: Vec<Queue>,
     /// Whose turn it is, so that a busy partition does not hide the others.
     turn: usize,
@@ -69,7 +67,7 @@ pub struct Peek {
 
 struct Queue {
     at: TopicPartition,
-    messages: PartitionQueue<Quiet>,
+    messages: PartitionQueue<Logged>,
     /// Read to where it ended.
     ended: bool,
 }
@@ -106,12 +104,7 @@ impl Client {
             let of_topic = self.partitions(topic)?;
             partitions.extend(of_topic.iter().map(|id| TopicPartition { topic: Arc::clone(&name), partition: *id }));
         }
-        let mut config = self.consumer_config(GROUP);
-        // Where retention was faster than we are, what is left is what there is to see.
-        config.set("auto.offset.reset", "earliest").set("enable.partition.eof", "true");
-        let consumer: BaseConsumer<Quiet> =
-            config.create_with_context(Quiet).map_err(|cause| self.start_error("reader", cause))?;
-        let consumer = Arc::new(consumer);
+        let consumer = Arc::new(self.reader(GROUP)?);
         let (starts, whole) = self.starts(&consumer, &partitions, from)?;
         consumer.assign(&starts).map_err(|cause| self.start_error("reader", cause))?;
         let bell = Arc::new(Bell::default());
@@ -126,24 +119,10 @@ impl Client {
         Ok(Peek { consumer, queues, turn: 0, bell, ends_told: false, whole, bootstrap })
     }
 
-    /// The partitions of a topic; none where it does not exist.
-    fn partitions(&self, topic: &str) -> Result<Vec<i32>, Error> {
-        let metadata = self.metadata(Some(topic), ASK)?;
-        let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(Vec::new()) };
-        match found.error().map(RDKafkaErrorCode::from) {
-            None | Some(RDKafkaErrorCode::LeaderNotAvailable) => {}
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => return Ok(Vec::new()),
-            Some(code) => {
-                return Err(Error::Topic { topic: topic.to_owned(), asked: "read", source: code.into() });
-            }
-        }
-        Ok(found.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect())
-    }
-
     /// Where each partition is begun, and whether nothing stands before that in any.
     fn starts(
         &self,
-        consumer: &BaseConsumer<Quiet>,
+        consumer: &BaseConsumer<Logged>,
         partitions: &[TopicPartition],
         from: Begin,
     ) -> Result<(TopicPartitionList, bool), Error> {
@@ -279,18 +258,3 @@ impl Bell {
         drop(self.changed.wait_timeout_while(rung, bound, |rung| *rung == heard));
     }
 }
-
-/// A context that only logs.
-struct Quiet;
-
-impl ClientContext for Quiet {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log_line(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        log_error(&error, reason);
-    }
-}
-
-impl ConsumerContext for Quiet {}

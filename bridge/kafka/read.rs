@@ -124,22 +124,38 @@ impl Client {
         let (client, group) = (self.clone(), group.to_owned());
         blocking("offsets", move || extents(&client, &group, &topics, since_ms)).await
     }
+
+    /// A consumer that is in no group and reads what it is given.
+    pub(super) fn reader(&self, group: &str) -> Result<BaseConsumer<Logged>, Error> {
+        self.reader_config(group).create_with_context(Logged).map_err(|cause| self.start_error("reader", cause))
+    }
+
+    /// The partitions of a topic; none where it does not exist.
+    pub(super) fn partitions(&self, topic: &str) -> Result<Vec<i32>, Error> {
+        let metadata = self.metadata(Some(topic), ASK)?;
+        let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(Vec::new()) };
+        match found.error().map(RDKafkaErrorCode::from) {
+            None | Some(RDKafkaErrorCode::LeaderNotAvailable) => {}
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => return Ok(Vec::new()),
+            Some(code) => {
+                return Err(Error::Topic { topic: topic.to_owned(), asked: "read", source: code.into() });
+            }
+        }
+        Ok(found.partitions().iter().map(MetadataPartition::id).collect())
+    }
 }
 
 fn extents(client: &Client, group: &str, topics: &[String], since_ms: i64) -> Result<Vec<Extent>, Error> {
     let mut partitions = Vec::new();
     for topic in topics {
-        let metadata = client.metadata(Some(topic), ASK)?;
         let name: Arc<str> = topic.as_str().into();
-        for found in metadata.topics().iter().filter(|found| found.name() == topic) {
-            let ids = found.partitions().iter().map(MetadataPartition::id);
-            partitions.extend(ids.map(|partition| TopicPartition { topic: Arc::clone(&name), partition }));
-        }
+        let ids = client.partitions(topic)?.into_iter();
+        partitions.extend(ids.map(|partition| TopicPartition { topic: Arc::clone(&name), partition }));
     }
     if partitions.is_empty() {
         return Ok(Vec::new());
     }
-    let consumer = open(client, group)?;
+    let consumer = client.reader(group)?;
     let ask = |at: Offset| -> Result<Vec<Offset>, Error> {
         let wanted = assignment(partitions.iter().map(|partition| (partition, at)));
         let wanted = wanted.map_err(|cause| asked(&partitions[0], &cause))?;
@@ -187,7 +203,7 @@ impl<T: Send + 'static> Reader<T> {
         then: Then,
         look: impl FnMut(&Glimpse<'_>) -> Option<T> + Send + 'static,
     ) -> Result<Self, Error> {
-        let consumer = open(client, group)?;
+        let consumer = client.reader(group)?;
         let (sender, events) = mpsc::channel(EVENTS);
         thread::Builder::new()
             .name("kafka-read".to_owned())
@@ -212,10 +228,6 @@ impl<T: Send + 'static> Reader<T> {
     pub async fn next(&mut self) -> Option<Event<T>> {
         self.events.recv().await
     }
-}
-
-fn open(client: &Client, group: &str) -> Result<BaseConsumer<Logged>, Error> {
-    client.reader_config(group).create_with_context(Logged).map_err(|cause| client.start_error("reader", cause))
 }
 
 fn assignment<'a>(partitions: impl Iterator<Item = (&'a TopicPartition, Offset)>) -> KafkaResult<TopicPartitionList> {
