@@ -57,7 +57,7 @@ impl Grave {
     #[must_use]
     pub fn headers(&self, record: &Record, instance: &str) -> Vec<(String, Vec<u8>)> {
         let mut message = self.message.clone();
-        message.truncate(cut(&message, MAX_MESSAGE));
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE));
         let told: [(&str, String); 10] = [
             (TOPIC, self.origin_topic.clone()),
             (PARTITION, self.origin_partition.to_string()),
@@ -89,11 +89,6 @@ impl Grave {
             attempts: text(ATTEMPTS).and_then(|attempts| attempts.parse().ok()).unwrap_or_default(),
         })
     }
-}
-
-/// Where a text of at most so many bytes ends, between two characters.
-pub(super) fn cut(text: &str, max: usize) -> usize {
-    (0..=max.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default()
 }
 
 /// The headers that a record had before it died.

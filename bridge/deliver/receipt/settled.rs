@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::{Original, Receipt, ReceiptOutcome};
 use crate::calendar::parse_rfc3339;
-use crate::deliver::dead;
 use crate::deliver::keys::KeyId;
 use crate::deliver::settle::{self, DeadReason, Fate, Followed};
 use crate::event::header;
@@ -27,7 +26,7 @@ pub fn receipt_of(settled: &settle::Receipt) -> Receipt<'_> {
         origin_offset: settled.offset,
         outcome: outcome(settled.fate),
         reason: settled.fate.reason(),
-        message: &settled.detail[..dead::cut(&settled.detail, MAX_MESSAGE)],
+        message: &settled.detail[..settled.detail.floor_char_boundary(MAX_MESSAGE)],
         attempts: i32::try_from(settled.attempts).unwrap_or(i32::MAX),
         vendor_reference: None,
         received_at: received_at(record),

@@ -49,8 +49,7 @@ impl<'a> Path<'a> {
                 Step::Name(name) => push_escaped(&mut pointer, name),
             }
             if pointer.len() > MAX_POINTER {
-                let cut = (0..=MAX_POINTER).rfind(|at| pointer.is_char_boundary(*at)).unwrap_or(0);
-                pointer.truncate(cut);
+                pointer.truncate(pointer.floor_char_boundary(MAX_POINTER));
                 pointer.push('\u{2026}');
                 break;
             }

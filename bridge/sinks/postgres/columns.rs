@@ -233,10 +233,7 @@ pub(super) fn identifier(name: &str) -> String {
         return name.to_owned();
     }
     let hash = hex::encode(&Sha256::digest(name.as_bytes())[..4]);
-    let mut end = MAX_IDENTIFIER - hash.len() - 1;
-    while !name.is_char_boundary(end) {
-        end -= 1;
-    }
+    let end = name.floor_char_boundary(MAX_IDENTIFIER - hash.len() - 1);
     format!("{}_{hash}", &name[..end])
 }
 
