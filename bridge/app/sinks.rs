@@ -4,7 +4,7 @@
 mod driven;
 mod running;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
@@ -173,12 +173,12 @@ struct Recipe {
 
 impl Recipe {
     fn new(sink: &config::Sink, config: &Config, events: &BTreeMap<String, CompiledEvent>) -> Self {
-        let wanted = |event_type: &String| sink.events.contains(event_type);
-        let read: BTreeSet<&str> =
-            events.iter().filter(|(name, _)| wanted(name)).map(|(_, event)| event.schema.topic.as_str()).collect();
-        let mut topics: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (event_type, event) in events.iter().filter(|(_, event)| read.contains(event.schema.topic.as_str())) {
-            topics.entry(event.schema.topic.clone()).or_default().push(event_type.clone());
+        let mut topics: BTreeMap<String, Vec<String>> =
+            config.event_topics(sink).into_iter().map(|topic| (topic, Vec::new())).collect();
+        for (event_type, event) in events {
+            if let Some(event_types) = topics.get_mut(&event.schema.topic) {
+                event_types.push(event_type.clone());
+            }
         }
         Self {
             topics,

@@ -179,14 +179,8 @@ pub(crate) fn topic_plans(config: &Config) -> Vec<TopicPlan> {
     let quarantine = config.sources.keys().map(|source| plan(quarantine_topic(config, source)));
     let of_sinks = config.sinks.values().filter(|sink| has_receipts(sink)).flat_map(|sink| {
         let prefix = &config.kafka.topic_prefix;
-        let topics: BTreeSet<String> = sink
-            .events
-            .iter()
-            .filter_map(|event| config.events.get(event))
-            .map(|event| format!("{prefix}{}", event.topic))
-            .collect();
         // Written to the partition that the event was read from.
-        let receipts = topics.into_iter().map(|events| {
+        let receipts = config.event_topics(sink).into_iter().map(|events| {
             let receipts = plan(receipt::topic(prefix, &sink.name, &events));
             TopicPlan { partitioned_as: Some(events), ..receipts }
         });

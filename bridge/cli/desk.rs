@@ -213,12 +213,7 @@ impl Desk {
 
     /// The full names of the topics that hold a sink's events.
     pub(super) fn event_topics(&self, sink: &Sink) -> Vec<String> {
-        let events = &self.compiled.config.events;
-        let topic = |event: &String| Some(format!("{}{}", self.prefix(), events.get(event)?.topic));
-        let mut topics: Vec<String> = sink.events.iter().filter_map(topic).collect();
-        topics.sort_unstable();
-        topics.dedup();
-        topics
+        self.compiled.config.event_topics(sink).into_iter().collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The typed configuration: what the file means, once it has been read without a problem.
 //! Each part of the bridge is given its own struct from here, never the whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -46,6 +46,14 @@ impl Config {
         let sources = self.sources.values().flat_map(Source::expressions);
         let sinks = self.sinks.values().flat_map(Sink::expressions);
         events.chain(sources).chain(sinks)
+    }
+
+    /// The full names of the topics that hold a sink's events, each once.
+    #[must_use]
+    pub fn event_topics(&self, sink: &Sink) -> BTreeSet<String> {
+        let prefix = &self.kafka.topic_prefix;
+        let topics = sink.events.iter().filter_map(|event| self.events.get(event));
+        topics.map(|event| format!("{prefix}{}", event.topic)).collect()
     }
 }
 
@@ -287,6 +295,7 @@ pub struct Sink {
     pub map: Option<Expr>,
     /// The consent that this sink needs.
     pub purpose: Purpose,
+    /// As the file says, else what its kind gives by default. `None`: a preset's own.
     pub guarantee: Option<Guarantee>,
     pub kind: SinkKind,
     pub at: Location,

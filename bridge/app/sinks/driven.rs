@@ -56,8 +56,10 @@ impl Maker {
     /// A worker with receipts, where there is a [target](Self::driven_target) for it.
     pub(super) fn driven(&self) -> Result<Option<Worker>, Error> {
         let Some((target, concurrency, pacing)) = self.driven_target()? else { return Ok(None) };
-        let Surroundings { client, registry, told, instance, largest, .. } = &*self.around;
         let recipe = &*self.recipe;
+        // Of the kinds that are driven each has one, written or by default.
+        let Some(guarantee) = recipe.config.guarantee else { return Ok(None) };
+        let Surroundings { client, registry, told, instance, largest, .. } = &*self.around;
         let name = &recipe.config.name;
         let topics: Vec<String> = recipe.topics.keys().cloned().collect();
         let prefix = format!("{}hookbridge", recipe.prefix);
@@ -70,7 +72,7 @@ impl Maker {
             registry: registry.clone(),
             policy: self.policy.clone(),
             target,
-            settings: settings(&recipe.config, concurrency, pacing),
+            settings: settings(guarantee, concurrency, pacing),
             largest: *largest,
             observer: Arc::clone(&told.observer),
             paused: self.around.control.paused(name),
@@ -78,11 +80,7 @@ impl Maker {
     }
 }
 
-fn settings(sink: &config::Sink, concurrency: usize, pacing: Pacing) -> Settings {
-    let guarantee = sink.guarantee.unwrap_or(match sink.kind {
-        SinkKind::Kafka { .. } => Guarantee::ExactlyOnce,
-        _ => Guarantee::EffectivelyOnce,
-    });
+fn settings(guarantee: Guarantee, concurrency: usize, pacing: Pacing) -> Settings {
     // `dedupe.window` is what the file says of the receiver's memory as well: past it an id protects nothing.
     let vendor_window: Option<Duration> = (guarantee == Guarantee::EffectivelyOnce).then_some(pacing.dedupe_window);
     Settings {
