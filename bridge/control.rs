@@ -18,7 +18,7 @@ use crate::kafka::read::Event;
 use crate::kafka::{self, Client, Glimpse, Reader, Then};
 use crate::schema::plan::{Plan, Scratch};
 use crate::schema::registry::{self, Registry};
-use crate::schema::{Decoder, decode, wire};
+use crate::schema::{Decoded, Decoder, decode, wire};
 use crate::sinks::json::Shape;
 
 /// The schema, as it is registered under its record name.
@@ -77,21 +77,28 @@ impl Control {
         Ok(value)
     }
 
+    /// What a record's value says of a sink, by its own version of the schema.
+    ///
+    /// # Errors
+    /// Why it is no order.
+    pub fn told(sink: &str, decoded: &Decoded) -> Result<Self, String> {
+        let json = Shape::new(&decoded.writer.schema).to_json(&decoded.value).map_err(|error| error.to_string())?;
+        // Instants come as text, which `--json` prints: the number is in the value.
+        let told: Told = serde_json::from_slice(&json).map_err(|error| error.to_string())?;
+        Ok(told.of(sink))
+    }
+
     /// What a record says. A registry that cannot be asked is an error; a record that is no order is left out, with a word
     /// in the log: the one before it counts.
     async fn read(decoder: &Decoder, raw: &Raw) -> Result<Option<Self>, Error> {
         let Raw { sink, value: Some(value) } = raw else { return Ok(Some(Self::of(&raw.sink))) };
         let read = match decoder.decode(value).await {
-            Ok(order) => {
-                let json = Shape::new(&order.writer.schema).to_json(&order.value).map_err(|error| error.to_string());
-                // Instants come as text, which `--json` prints: the number is in the value.
-                json.and_then(|json| serde_json::from_slice::<Told>(&json).map_err(|error| error.to_string()))
-            }
+            Ok(decoded) => Self::told(sink, &decoded),
             Err(decode::Error::Registry(error)) if error.is_transient() => return Err(error.into()),
             Err(error) => Err(error.to_string()),
         };
         match read {
-            Ok(told) => Ok(Some(told.of(sink))),
+            Ok(order) => Ok(Some(order)),
             Err(reason) => {
                 tracing::error!(sink, reason, "an order in the control topic cannot be read, and is left out");
                 Ok(None)
@@ -269,10 +276,10 @@ impl Board {
 
 #[cfg(test)]
 mod tests {
-    use apache_avro::Schema;
-    use apache_avro::reader::datum::GenericDatumReader;
+    use std::sync::Arc;
 
     use super::*;
+    use crate::schema::WriterSchema;
 
     fn order() -> Control {
         Control {
@@ -290,12 +297,9 @@ mod tests {
         let value = order().encode(7).unwrap();
         let (id, datum) = wire::unframe(&value).unwrap();
         assert_eq!(id, 7);
-        let schema = Schema::parse_str(SCHEMA).unwrap();
-        let reader = GenericDatumReader::builder(&schema).build().unwrap();
-        let value = reader.read_value(&mut &datum[..]).unwrap();
-        let json = Shape::new(&schema).to_json(&value).unwrap();
-        let told: Told = serde_json::from_slice(&json).unwrap();
-        assert_eq!(told.of("crm"), order());
+        let writer = Arc::new(WriterSchema::new(7, SCHEMA.to_owned()).unwrap());
+        let value = writer.read(datum).unwrap();
+        assert_eq!(Control::told("crm", &Decoded { writer, value }), Ok(order()));
     }
 
     #[test]

@@ -27,6 +27,10 @@ const NOTED: [&str; 7] = [
     header::REPLAY_KEY,
 ];
 
+/// More events than any request has, by far (`ingest/split` makes 10,000 of one at most): a number above it, which anybody
+/// may write into a header, is none.
+const MAX_EVENTS: usize = 100_000;
+
 /// A request as it was kept.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -121,8 +125,8 @@ enum Kept {
 impl Kept {
     fn read(record: Record) -> Self {
         if is_mark(&record) {
-            let mark = record.value.as_deref().and_then(|value| serde_json::from_slice(value).ok());
-            return mark.map_or(Self::Foreign, Self::Mark);
+            let mark = record.value.as_deref().and_then(|value| serde_json::from_slice::<Mark>(value).ok());
+            return mark.filter(|mark| mark.events <= MAX_EVENTS).map_or(Self::Foreign, Self::Mark);
         }
         // The first of each name is ours: the request's own headers come behind, and may have any name.
         let mut noted: [Option<String>; NOTED.len()] = Default::default();
@@ -144,7 +148,7 @@ impl Kept {
             violations: violations.filter(|text| serde_json::from_str::<&RawValue>(text).is_ok()),
             source,
             received_ms: received.as_deref().and_then(parse_rfc3339).or(record.timestamp_ms).unwrap_or_default(),
-            events: events.and_then(|events| events.parse().ok()),
+            events: events.and_then(|events| events.parse().ok()).filter(|events| *events <= MAX_EVENTS),
             failed: failed.and_then(|failed| serde_json::from_str(&failed).ok()),
             replay_key,
             headers: own,
@@ -224,7 +228,7 @@ impl Quarantine {
         }
         let kept_for = request.failed.clone().unwrap_or_else(every);
         let done: BTreeSet<usize> = marks.iter().flat_map(|mark| mark.indices.iter().copied()).collect();
-        Some(kept_for.difference(&done).copied().collect())
+        Some(kept_for.difference(&done).copied().filter(|index| *index < events).collect())
     }
 }
 

@@ -43,7 +43,9 @@ pub struct WriterSchema {
 }
 
 impl WriterSchema {
-    pub(crate) fn new(id: u32, text: String) -> Result<Self, SchemaError> {
+    /// # Errors
+    /// [`SchemaError`]: values of it cannot be read.
+    pub fn new(id: u32, text: String) -> Result<Self, SchemaError> {
         // The first caller in the process decides, and nothing here is read before a schema was made.
         max_allocation_bytes(MAX_ALLOCATION);
         let avro = |error| SchemaError::Avro(Box::new(error));

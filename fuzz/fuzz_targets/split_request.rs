@@ -1,43 +1,8 @@
-//! Bodies as a stranger may send them, split by every preset that splits and by a form's field: no panic; the elements of
-//! an array are those that serde_json reads, text for text; and an event of a JSON document is JSON, with its parents.
+//! `tests/strangers/split_request.rs`, which says what must hold, for libFuzzer.
 #![no_main]
 
-use std::sync::LazyLock;
+#[path = "../../tests/strangers/split_request.rs"]
+#[allow(dead_code, reason = "seeds are for the test")]
+mod reader;
 
-use hookbridge::catalog::{self, Split};
-use hookbridge::ingest::split::Splitter;
-use libfuzzer_sys::fuzz_target;
-use serde_json::Value;
-use serde_json::value::RawValue;
-
-static ARRAY: LazyLock<Splitter> = LazyLock::new(|| preset("sendgrid"));
-static OTHERS: LazyLock<[Splitter; 2]> = LazyLock::new(|| {
-    let form = Split { each: vec![".[]".into()], parent_as: None, form: Some("f".into()) };
-    [preset("meta"), Splitter::compile(&form).expect("a description without a hole")]
-});
-
-fn preset(name: &str) -> Splitter {
-    let split = catalog::preset(name).expect("a preset").split.expect("one that splits");
-    Splitter::compile(&split).expect("a description without a hole")
-}
-
-fuzz_target!(|body: &[u8]| {
-    if let Ok(document) = ARRAY.document(body)
-        && document.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('[')
-    {
-        let read = serde_json::from_str::<Vec<&RawValue>>(&document);
-        match (ARRAY.split(&document), read) {
-            (Ok(events), Ok(read)) => assert!(events.iter().eq(read.iter().map(|raw| raw.get()))),
-            (Err(_), Err(_)) => {}
-            (split, read) => panic!("{split:?}, and serde_json says {read:?}"),
-        }
-    }
-    for splitter in &*OTHERS {
-        let Ok(document) = splitter.document(body) else { continue };
-        let Ok(events) = splitter.split(&document) else { continue };
-        if serde_json::from_str::<Value>(&document).is_ok() {
-            // Not parsed to values: the parents are nesting that the sender did not write.
-            assert!(events.iter().all(|event| serde_json::from_str::<&RawValue>(event).is_ok()));
-        }
-    }
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| reader::meet(data));
