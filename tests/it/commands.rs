@@ -283,7 +283,7 @@ fn blocking<T>(work: impl Future<Output = T>) -> T {
 }
 
 /// What an operator does by Kafka's own tools. Whatever is not named goes back to its default.
-fn alter(topic: &str, settings: &[(&str, &str)]) {
+pub(crate) fn alter(topic: &str, settings: &[(&str, &str)]) {
     use rdkafka::admin::{AdminOptions, AlterConfig, ResourceSpecifier};
     let alter = AlterConfig::new(ResourceSpecifier::Topic(topic));
     let alter = settings.iter().fold(alter, |alter, (name, value)| alter.set(name, value));

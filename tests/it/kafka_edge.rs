@@ -36,7 +36,7 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(future)
 }
 
-fn plan(name: &str, partitions: i32) -> TopicPlan {
+pub(crate) fn plan(name: &str, partitions: i32) -> TopicPlan {
     TopicPlan {
         name: name.to_owned(),
         partitions,

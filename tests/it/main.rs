@@ -12,6 +12,7 @@
 
 mod bad_input;
 mod batches;
+mod borders;
 mod cli;
 mod commands;
 mod crash;
