@@ -62,7 +62,7 @@ Examples:
   hookbridge check --config hookbridge.yaml          every problem of a configuration at once
   hookbridge topics plan                             what Kafka lacks for it
   hookbridge run --config hookbridge.yaml            the bridge
-  hookbridge source show stripe                      what to paste at the provider, and what it becomes
+  hookbridge source show stripe                      what to paste at the provider, what comes of it
   hookbridge send stripe                             a signed test event
   hookbridge tail --last 10                          the last ten events
   echo '{\"a\": 1}' | hookbridge eval '.a + 1'
@@ -104,6 +104,7 @@ struct Common {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the bridge
+    #[command(after_help = run::EXAMPLES)]
     Run,
     /// A bridge with everything it needs in one process, no Docker, no Java: ephemeral, for a first look
     Dev(crate::dev::Options),
@@ -141,6 +142,11 @@ enum Command {
     #[command(subcommand)]
     Topics(topics::Command),
     /// Print shell completions
+    #[command(after_help = "\
+Examples:
+  hookbridge completions bash > ~/.local/share/bash-completion/completions/hookbridge
+  hookbridge completions zsh > ~/.zfunc/_hookbridge
+  hookbridge completions fish > ~/.config/fish/completions/hookbridge.fish")]
     Completions {
         /// Whose
         shell: clap_complete::Shell,
@@ -187,8 +193,10 @@ fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Ex
         Command::Topics(command) => topics::topics(common, &command, out, err),
         Command::Schema(command) => schema::schema(common, &command, out, err),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "hookbridge", &mut &mut *out);
-            Ok(Exit::Fine)
+            // Into memory first: the generator panics where its reader has gone.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "hookbridge", &mut script);
+            out.write_all(&script).map(|()| Exit::Fine)
         }
     }
 }
@@ -273,7 +281,10 @@ fn read_input(file: Option<&std::path::Path>) -> io::Result<Vec<u8>> {
     /// Far above any event, far below what hurts.
     const MAX_INPUT: u64 = 64 << 20;
     let reader: Box<dyn io::Read> = match file {
-        Some(path) if path.as_os_str() != "-" => Box::new(std::fs::File::open(path)?),
+        Some(path) if path.as_os_str() != "-" => {
+            let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+            Box::new(std::fs::File::open(path).map_err(named)?)
+        }
         _ => Box::new(io::stdin()),
     };
     let mut bytes = Vec::new();

@@ -13,7 +13,8 @@ Examples:
   hookbridge check --config hookbridge.yaml
   hookbridge check --json | jq 'select(.severity == \"error\")'
 
-Exit codes: 0 the configuration can be run, with warnings or without, 2 usage, 78 it is refused";
+Exit codes: 0 nothing is wrong with it (there may be warnings; a part that this version cannot do yet is one), 2 usage, \
+78 it is refused";
 
 pub(super) fn check(common: &Common, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Exit> {
     let loaded = match config::load(&common.config, &config::Process) {
@@ -21,8 +22,10 @@ pub(super) fn check(common: &Common, out: &mut dyn Write, err: &mut dyn Write) -
         Err(problems) => return print(common, &problems.all, out).map(|()| Exit::Config),
     };
     let config = &loaded.config;
-    let summary =
-        format!("{} events, {} sources, {} sinks", config.events.len(), config.sources.len(), config.sinks.len());
+    let summary = [("event", config.events.len()), ("source", config.sources.len()), ("sink", config.sinks.len())]
+        .map(|(what, count)| format!("{count} {what}{}", if count == 1 { "" } else { "s" }))
+        .join(", ");
+    let refused_by_run = loaded.not_built.len();
     let descriptors = short_of_descriptors(config, &loaded.file);
     let (mut all, exit) = match compile(loaded.config, &loaded.file) {
         Ok(_) => (Vec::new(), Exit::Fine),
@@ -34,7 +37,12 @@ pub(super) fn check(common: &Common, out: &mut dyn Write, err: &mut dyn Write) -
     all.sort_by_key(|problem| (problem.at.line, problem.at.column));
     print(common, &all, out)?;
     if exit == Exit::Fine {
-        writeln!(err, "{}: fine: {summary}", common.config.display())?;
+        let but = match refused_by_run {
+            0 => String::new(),
+            1 => ", but `run` refuses it for the part that is not built yet".to_owned(),
+            several => format!(", but `run` refuses it for the {several} parts that are not built yet"),
+        };
+        writeln!(err, "{}: fine: {summary}{but}", common.config.display())?;
     }
     Ok(exit)
 }

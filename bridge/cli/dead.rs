@@ -25,15 +25,15 @@ use crate::replay::receipts::Trails;
 const AT_ONCE: usize = 500;
 
 const PLACES: &str = "\
-A dead letter is named by its place (PARTITION@OFFSET, the first column), by its delivery id, or by its
-event id. `--where` sees what `list --json` prints: .reason .message .state .event_id .event_type
+A dead letter is named by its place (PARTITION@OFFSET, the first column), by its delivery id, or by its \
+event id. `--where` sees what `list --json` prints: .reason .message .state .event_id .event_type \
 .source .key .attempts .origin .data";
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Show a sink's dead letters: why they are dead, and whether they were sent again
     #[command(after_help = "\
-`--where` sees what `list --json` prints: .reason .message .state .event_id .event_type .source .key
+`--where` sees what `list --json` prints: .reason .message .state .event_id .event_type .source .key \
 .attempts .origin .data
 
 Examples:
@@ -51,13 +51,13 @@ Examples:
   hookbridge dead show crm 0@17
   hookbridge dead show crm evt_1 --json
 
-Exit codes: 0 fine, 1 there is none of that name, 2 usage, 69 Kafka or the registry cannot be reached,
+Exit codes: 0 fine, 1 there is none of that name, 2 usage, 69 Kafka or the registry cannot be reached, \
 78 configuration")]
     Show(ShowArgs),
     /// Send dead letters to their own sink again
     #[command(after_help = "\
-Each goes back to the owner of its partition, who sends it behind what its key has waiting. One that is
-delivered, or on its way again, is left alone: to run it twice sends once. `--dry-run` says what would
+Each goes back to the owner of its partition, who sends it behind what its key has waiting. One that is \
+delivered, or on its way again, is left alone: to run it twice sends once. `--dry-run` says what would \
 pass with today's schemas, `where`, consent and `map`; what the sink would say is not asked.
 
 Examples:
@@ -67,7 +67,7 @@ Examples:
 
 A Postgres sink goes back by `hookbridge sink rewind`: rows that are there already stay single.
 
-Exit codes: 0 fine, 1 some would not pass, or there is none, 2 usage, 69 Kafka or the registry cannot be
+Exit codes: 0 fine, 1 some would not pass, or there is none, 2 usage, 69 Kafka or the registry cannot be \
 reached, 78 configuration")]
     Replay(ReplayArgs),
 }

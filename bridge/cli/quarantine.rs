@@ -14,7 +14,7 @@ use crate::kafka::peek::Begin;
 use crate::replay::quarantine::{Quarantine, Request, Standing};
 
 const LIST: &str = "\
-`--where` sees what `list --json` prints: .state .reason .violations .received_at .events .failed .key
+`--where` sees what `list --json` prints: .state .reason .violations .received_at .events .failed .key \
 .headers .body (as JSON where it is JSON, else as text)
 
 Examples:
@@ -28,9 +28,9 @@ States: kept (waits for you), partly (some of its events are published since), r
 Exit codes: 0 fine, 2 usage, 69 Kafka cannot be reached, 78 configuration";
 
 const REPLAY: &str = "\
-A request is mapped and validated once more, by the rules and schemas of today, and only those of its
-events that it is kept for are published. What is still wrong stays where it is. Events and a mark that
-says so are one transaction: to run it twice publishes once, and a second one at the same time ends the
+A request is mapped and validated once more, by the rules and schemas of today, and only those of its \
+events that it is kept for are published. What is still wrong stays where it is. Events and a mark that \
+says so are one transaction: to run it twice publishes once, and a second one at the same time ends the \
 first. Signatures are not checked again. `--dry-run` writes nothing.
 
 Examples:
@@ -38,10 +38,10 @@ Examples:
   hookbridge quarantine replay stripe --where '.reason == \"invalid\"' --dry-run
   hookbridge quarantine replay stripe --every
 
-A request that now splits into another number of events is left alone, unless `--all` publishes all of
+A request that now splits into another number of events is left alone, unless `--all` publishes all of \
 it: events that were good when it came are then published once more, under the same ids.
 
-Exit codes: 0 fine, 1 some did not pass, or there is none, 2 usage, 69 Kafka or the registry cannot be
+Exit codes: 0 fine, 1 some did not pass, or there is none, 2 usage, 69 Kafka or the registry cannot be \
 reached, 78 configuration";
 
 #[derive(Debug, clap::Subcommand)]

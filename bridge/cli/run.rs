@@ -10,6 +10,19 @@ use super::{Common, Exit, report};
 use crate::app::{self, Ask, Mode, Reloads, Stop};
 use crate::schema::registry::Registry;
 
+pub(super) const EXAMPLES: &str = "\
+It waits for Kafka, its leaders and the registry for as long as they are away, and says for what: in the log and on \
+`/readyz` of `admin.listen`. SIGHUP reads the configuration again; SIGTERM and Ctrl-C end what is under way and stop, \
+a second one stops at once.
+
+Examples:
+  hookbridge run
+  hookbridge run --config /etc/hookbridge.yaml --log hookbridge=debug
+  curl -s http://127.0.0.1:9000/readyz
+
+Exit codes: 0 it was stopped, 2 usage, 69 an address is in use or a part has failed that it cannot do without, \
+78 the configuration, the topics or the schemas are refused, or another process has this one's `instance`";
+
 pub(super) fn run(common: &Common, err: &mut dyn Write) -> io::Result<Exit> {
     if let Some(exit) = logging(common, "info", err)? {
         return Ok(exit);
@@ -81,8 +94,12 @@ pub(super) fn register(common: &Common, out: &mut dyn Write, err: &mut dyn Write
             }
             Err(error) => {
                 let unreachable = error.is_transient();
-                report(err, &error, None)?;
+                report(err, &error, unreachable.then_some("`registry.url` says where it is looked for"))?;
                 exit = if unreachable { Exit::Unavailable } else { Exit::Problems };
+                if unreachable {
+                    // The next one would wait for it as long.
+                    break;
+                }
             }
         }
     }

@@ -16,6 +16,13 @@ pub(super) enum Command {
     )]
     Encode(EncodeArgs),
     /// Register the schemas that the configuration's events are written with
+    #[command(after_help = "\
+A schema that the registry has already keeps its id. `registry.auto_register: true` does the same at each start of `run`.
+
+Example:
+  hookbridge schema register --config hookbridge.yaml
+
+Exit codes: 0 fine, 1 the registry refuses one, 2 usage, 69 the registry cannot be reached, 78 configuration")]
     Register,
 }
 

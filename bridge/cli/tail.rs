@@ -28,7 +28,7 @@ Examples:
   hookbridge tail quarantine.stripe --from-beginning
   hookbridge tail --from-beginning --json | jq .data
 
-A line: time of receipt, event type, event id, key, topic, partition@offset, and the event without
+A line: time of receipt, event type, event id, key, topic, partition@offset, and the event without \
 its nulls. Of a request in quarantine: why, and its body as it came. With --json nothing is left out.
 
 Exit codes: 0 fine, 1 there is no such topic yet, 69 Kafka cannot be reached, 78 configuration";

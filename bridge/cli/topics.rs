@@ -19,7 +19,7 @@ Examples:
   hookbridge topics plan
   hookbridge topics plan --json
 
-Exit codes: 0 nothing to do, 1 there are changes or problems, 69 Kafka cannot be reached,
+Exit codes: 0 nothing to do, 1 there are changes or problems, 69 Kafka cannot be reached, \
 78 configuration")]
     Plan,
     /// Create and change what the plan shows, and wait until the cluster shows it
@@ -30,7 +30,7 @@ Examples:
   hookbridge topics apply          shows the plan and asks
   hookbridge topics apply --yes    for scripts
 
-Exit codes: 0 all is as it should be, 1 problems are left or nobody said yes, 69 Kafka cannot be
+Exit codes: 0 all is as it should be, 1 problems are left or nobody said yes, 69 Kafka cannot be \
 reached, 78 configuration")]
     Apply(ApplyArgs),
 }

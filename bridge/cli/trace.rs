@@ -20,7 +20,7 @@ use crate::replay::receipts::Trails;
 use crate::sinks::postgres::Postgres;
 
 pub(super) const EXAMPLES: &str = "\
-Reads the event topics, quarantine and receipts of the time that `--since` names, and asks the databases
+Reads the event topics, quarantine and receipts of the time that `--since` names, and asks the databases \
 of Postgres sinks. It joins no group and leaves nothing behind.
 
 Examples:
@@ -28,10 +28,10 @@ Examples:
   hookbridge trace evt_1P4x --source stripe --since 7d
   hookbridge trace evt_1P4x --json | jq '.sinks[] | {sink, state}'
 
-States at a sink: delivered, skipped, dead, parked, requeued, intent (about to be sent), in the database,
+States at a sink: delivered, skipped, dead, parked, requeued, intent (about to be sent), in the database, \
 or waiting (nothing is known yet).
 
-Exit codes: 0 fine, 1 it was not found, or is dead at a sink or still in quarantine, 2 usage,
+Exit codes: 0 fine, 1 it was not found, or is dead at a sink or still in quarantine, 2 usage, \
 69 Kafka, the registry or a database cannot be reached, 78 configuration";
 
 #[derive(Debug, clap::Args)]

@@ -61,7 +61,15 @@ pub fn load(path: &Path, env: &dyn Environment) -> Result<Loaded, Problems> {
         let problem = Problem::error(path, Location::default(), message);
         Problems { file: path.to_owned(), all: vec![problem] }
     };
-    let bytes = env.read_file(path, MAX_FILE).map_err(|error| refuse(format!("cannot be read: {error}")))?;
+    let unread = |error: std::io::Error| {
+        let mut problems = refuse(format!("cannot be read: {error}"));
+        if error.kind() == std::io::ErrorKind::NotFound {
+            const HINT: &str = "`--config` says where it is; hookbridge.example.yaml is one to begin with";
+            problems.all = problems.all.into_iter().map(|problem| problem.with_hint(HINT)).collect();
+        }
+        problems
+    };
+    let bytes = env.read_file(path, MAX_FILE).map_err(unread)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(refuse(format!("is larger than {MAX_FILE} bytes")));
     }

@@ -85,6 +85,9 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Read(error) if error.kind() == io::ErrorKind::NotFound => {
+                Some("`schemas` of the configuration says where the schemas are".to_owned())
+            }
             Self::NoEventFolder { meant: Some(meant), .. } => Some(format!("did you mean `{meant}`?")),
             Self::NoEventFolder { meant: None, .. } | Self::NoVersions { .. } => {
                 Some("a schema is at <schemas>/<category>/<event_type>/<version>.avsc".to_owned())

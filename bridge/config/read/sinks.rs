@@ -330,7 +330,11 @@ fn pacing(map: &mut Map<'_>) -> Pacing {
         let in_place = retry.field("in_place").duration_or(default.in_place, &(Duration::ZERO..=DAY));
         let max_age = retry.field("max_age").duration_or(default.max_age, &(Duration::from_secs(1)..=DAY * 30));
         if in_place > max_age {
-            retry.field("in_place").error("is longer than `max_age`");
+            let shown = |duration: Duration| format!("{}s", duration.as_secs_f64());
+            retry.field("in_place").error_with_hint(
+                format!("is {}, longer than `max_age`, which is {}", shown(in_place), shown(max_age)),
+                "what fails for `in_place` steps aside, and is given up after `max_age`",
+            );
         }
         (in_place, max_age)
     });

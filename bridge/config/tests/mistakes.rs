@@ -55,7 +55,11 @@ fn five_mistakes_in_one_file_are_five_errors_in_the_order_of_the_lines() {
 fn a_file_that_cannot_be_read_is_a_problem_without_a_line() {
     let path = Path::new("h.yaml");
     let told = |env: FakeEnvironment| load(path, &env).unwrap_err().to_string();
-    assert_eq!(told(FakeEnvironment::default()), "h.yaml: cannot be read: entity not found");
+    assert_eq!(
+        told(FakeEnvironment::default()),
+        "h.yaml: cannot be read: entity not found\n  \
+         hint: `--config` says where it is; hookbridge.example.yaml is one to begin with"
+    );
     assert_eq!(
         told(FakeEnvironment::default().with_file("h.yaml", b"a: 1\nb: \xff\n")),
         "h.yaml: is not UTF-8 (in line 2)"

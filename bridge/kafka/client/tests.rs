@@ -88,7 +88,11 @@ fn no_client_is_given_what_only_another_kind_knows() {
     let text = ["compression.type", "compression.codec"];
     let tuned: Vec<(&str, &str)> = kafka_properties::allowed()
         .filter(|name| Role::Producer.knows(name) != Role::Consumer.knows(name))
-        .map(|name| (name, if text.contains(&name) { "lz4" } else { "9000" }))
+        .map(|name| match name {
+            name if text.contains(&name) => (name, "lz4"),
+            name if name.ends_with("bytes") => (name, "9000000"),
+            name => (name, "9000"),
+        })
         .collect();
     let client = Client::new(&kafka(&tuned), "test").unwrap();
     let plain: BaseProducer<Heard> = client.plain_config().create_with_context(Heard::default()).unwrap();
