@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::config::UnknownFields;
+use crate::deliver::Rewind;
 use crate::kafka::read::Event;
-use crate::kafka::{self, Client, Glimpse, Reader, Then};
+use crate::kafka::{self, Client, Glimpse, NextOffset, Reader, Then, TopicPartition};
 use crate::schema::plan::{Plan, Scratch};
 use crate::schema::registry::{self, Registry};
 use crate::schema::{Decoded, Decoder, decode, wire};
@@ -48,11 +49,41 @@ pub struct Control {
     pub paused: bool,
     /// How often its offsets were put back.
     pub rewinds: i64,
+    /// Of a sink with receipts: what is wanted of each of its partitions, the last order of each.
+    pub places: Vec<Place>,
     /// Why, for people.
     pub reason: String,
     pub changed_by: String,
     /// Milliseconds since the epoch.
     pub changed_at: i64,
+}
+
+/// Where a partition is to be read again from. Whether that was done says the offset that its owner has committed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    pub topic: String,
+    pub partition: i32,
+    /// What `rewinds` was when it was ordered.
+    pub number: i64,
+    pub offset: i64,
+    /// No receipt of an event from there on stands before this one.
+    pub receipts_from: i64,
+    /// Everything once more, delivered or not.
+    #[serde(default)]
+    pub again: bool,
+}
+
+impl Place {
+    fn order(&self) -> (TopicPartition, Rewind) {
+        let at = TopicPartition { topic: self.topic.as_str().into(), partition: self.partition };
+        let rewind = Rewind {
+            number: u64::try_from(self.number).unwrap_or_default(),
+            to: NextOffset::stored(self.offset),
+            receipts_from: self.receipts_from,
+            again: self.again,
+        };
+        (at, rewind)
+    }
 }
 
 impl Control {
@@ -113,6 +144,7 @@ impl Control {
 struct Told {
     paused: bool,
     rewinds: i64,
+    places: Vec<Place>,
     reason: String,
     changed_by: String,
     changed_at: String,
@@ -121,7 +153,7 @@ struct Told {
 impl Default for Told {
     fn default() -> Self {
         let none = String::new;
-        Self { paused: false, rewinds: 0, reason: none(), changed_by: none(), changed_at: none() }
+        Self { paused: false, rewinds: 0, places: Vec::new(), reason: none(), changed_by: none(), changed_at: none() }
     }
 }
 
@@ -131,6 +163,7 @@ impl Told {
             sink: sink.to_owned(),
             paused: self.paused,
             rewinds: self.rewinds,
+            places: self.places,
             reason: self.reason,
             changed_by: self.changed_by,
             changed_at: crate::calendar::parse_rfc3339(&self.changed_at).unwrap_or_default(),
@@ -231,11 +264,15 @@ pub struct Board(Mutex<BTreeMap<String, Wires>>);
 struct Wires {
     paused: watch::Sender<bool>,
     rewinds: watch::Sender<i64>,
+    orders: watch::Sender<Rewinds>,
 }
+
+type Rewinds = BTreeMap<TopicPartition, Rewind>;
 
 impl Default for Wires {
     fn default() -> Self {
-        Self { paused: watch::Sender::new(false), rewinds: watch::Sender::new(0) }
+        let orders = watch::Sender::new(Rewinds::new());
+        Self { paused: watch::Sender::new(false), rewinds: watch::Sender::new(0), orders }
     }
 }
 
@@ -256,6 +293,11 @@ impl Board {
         self.wires().entry(sink.to_owned()).or_default().rewinds.subscribe()
     }
 
+    /// What is to be read again of a sink that has receipts: of each partition the last order.
+    pub fn orders(&self, sink: &str) -> watch::Receiver<Rewinds> {
+        self.wires().entry(sink.to_owned()).or_default().orders.subscribe()
+    }
+
     /// Takes an order. What is wanted already changes nothing.
     pub fn put(&self, control: &Control) {
         let Control { sink, paused, rewinds, reason, changed_by, .. } = control;
@@ -267,6 +309,12 @@ impl Board {
             tracing::info!(sink, reason, changed_by, "a sink is {what} by an operator");
         }
         wires.rewinds.send_if_modified(|known| std::mem::replace(known, *rewinds) != *rewinds);
+        let orders: Rewinds = control.places.iter().map(Place::order).collect();
+        wires.orders.send_if_modified(|known| {
+            let is_new = *known != orders;
+            *known = orders;
+            is_new
+        });
     }
 
     fn wires(&self) -> MutexGuard<'_, BTreeMap<String, Wires>> {
@@ -286,6 +334,14 @@ mod tests {
             sink: "crm".to_owned(),
             paused: true,
             rewinds: 3,
+            places: vec![Place {
+                topic: "events.order_placed".to_owned(),
+                partition: 2,
+                number: 3,
+                offset: 41,
+                receipts_from: 17,
+                again: true,
+            }],
             reason: "the vendor moves house".to_owned(),
             changed_by: "ana@laptop".to_owned(),
             changed_at: 1_767_225_600_125,
@@ -306,6 +362,7 @@ mod tests {
     fn the_board_tells_each_change_once() {
         let board = Board::default();
         let (mut paused, mut rewinds) = (board.paused("crm"), board.rewinds("crm"));
+        let mut orders = board.orders("crm");
         let other = board.paused("other");
         board.put(&order());
         board.put(&Control { rewinds: 3, ..order() });
@@ -313,6 +370,11 @@ mod tests {
         assert!(rewinds.has_changed().unwrap() && *rewinds.borrow_and_update() == 3);
         board.put(&order());
         assert!(!rewinds.has_changed().unwrap());
+        let wanted = orders.borrow_and_update().clone();
+        let [(at, order)] = wanted.into_iter().collect::<Vec<_>>().try_into().unwrap();
+        assert_eq!((at.to_string().as_str(), order.number, order.to.get()), ("events.order_placed/2", 3, 41));
+        board.put(&Control { paused: false, ..self::order() });
+        assert!(!orders.has_changed().unwrap());
         assert!(!*other.borrow());
         // A worker that starts later hears what is wanted.
         assert!(*board.paused("crm").borrow());

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::receipt::{self, Receipt, ReceiptOutcome};
+use super::rewound::Rewound;
 use super::settle::Followed;
 use crate::causes::chain;
 use crate::kafka::restore::{Committed, From, Raw, Restore, Source};
@@ -16,12 +17,14 @@ use crate::schema::Decoder;
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What each commit of an offset carries in its metadata: where a restore has to begin in the receipts. Text, so that
-/// Kafka's own tools show it: `receipts_from=17`. Other words in it are left for versions to come.
+/// Kafka's own tools show it: `receipts_from=17`, and the words of [`Rewound`]. Others are left for versions to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bookmark {
     /// The oldest receipt that is still needed: of a record that is parked, requeued and open, or at or beyond the
     /// committed offset; else the position up to which receipts were followed.
     pub receipts_from: i64,
+    /// What the partition's rewinds have come to.
+    pub rewound: Rewound,
 }
 
 const RECEIPTS_FROM: &str = "receipts_from=";
@@ -29,7 +32,7 @@ const RECEIPTS_FROM: &str = "receipts_from=";
 impl Bookmark {
     #[must_use]
     pub fn write(self) -> String {
-        format!("{RECEIPTS_FROM}{}", self.receipts_from)
+        format!("{RECEIPTS_FROM}{}{}", self.receipts_from, self.rewound)
     }
 
     /// `None`: there is none that can be read, so nothing is known.
@@ -37,7 +40,7 @@ impl Bookmark {
     pub fn read(metadata: &str) -> Option<Self> {
         let number = metadata.split_whitespace().find_map(|word| word.strip_prefix(RECEIPTS_FROM))?;
         let receipts_from = number.parse().ok().filter(|from| *from >= 0)?;
-        Some(Self { receipts_from })
+        Some(Self { receipts_from, rewound: Rewound::read(metadata) })
     }
 }
 
@@ -151,9 +154,9 @@ mod tests {
 
     #[test]
     fn a_bookmark_is_read_as_it_was_written_and_beside_other_words() {
-        let bookmark = Bookmark { receipts_from: 17 };
+        let bookmark = Bookmark { receipts_from: 17, rewound: Rewound::over(3) };
         assert_eq!(Bookmark::read(&bookmark.write()), Some(bookmark));
-        assert_eq!(Bookmark::read("v=2 receipts_from=17 more"), Some(bookmark));
+        assert_eq!(Bookmark::read("v=2 receipts_from=17 more rewind=3"), Some(bookmark));
         for other in ["", "17", "receipts_from=", "receipts_from=-1", "receipts_from=x"] {
             assert_eq!(Bookmark::read(other), None, "{other:?}");
         }
@@ -162,7 +165,7 @@ mod tests {
     #[test]
     fn a_restore_begins_at_the_older_of_bookmark_and_window_and_without_a_bookmark_at_the_first_receipt() {
         let next = Some(NextOffset::stored(5));
-        let marked = Committed { next, metadata: Bookmark { receipts_from: 3 }.write() };
+        let marked = Committed { next, metadata: Bookmark { receipts_from: 3, rewound: Rewound::default() }.write() };
         assert_eq!(begin(&marked, 1_000), From { offset: Some(3), time_ms: Some(1_000) });
         assert_eq!(begin(&Committed { next, metadata: String::new() }, 1_000), From::default());
         assert_eq!(begin(&Committed::default(), 1_000), From::default());

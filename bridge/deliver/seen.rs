@@ -7,6 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::keys::KeyId;
+use super::rewound::{Rewound, Says, is_firm};
 use super::settle::{Fate, Followed};
 use crate::kafka::NextOffset;
 use crate::outcome::SkipReason;
@@ -51,7 +52,19 @@ pub(super) struct Intent {
 struct Settled {
     at: Duration,
     delivered: bool,
+    firm: bool,
+    origin: i64,
     position: i64,
+    unsure_since: Option<Duration>,
+}
+
+/// What is known of a settled record at or beyond the committed offset.
+#[derive(Debug, Clone, Copy)]
+struct Beyond {
+    /// Of its last receipt.
+    position: i64,
+    /// Of its last one that a rewind leaves alone.
+    firm: Option<i64>,
 }
 
 /// One partition's memory.
@@ -67,11 +80,13 @@ pub(super) struct Seen {
     open_positions: BTreeSet<i64>,
     intents: HashMap<Uuid, Intent>,
     /// Settled records at or beyond the committed offset, with their receipts.
-    beyond: BTreeMap<i64, i64>,
+    beyond: BTreeMap<i64, Beyond>,
     /// Requeued records that seemed to be delivered. A promise for one shows that its owner then remembered no delivery.
     passed_over: BTreeMap<i64, Followed>,
     /// The next receipt to be read.
     followed: i64,
+    /// After the last receipt that is known of, be it read or written.
+    end: i64,
 }
 
 impl Seen {
@@ -89,17 +104,21 @@ impl Seen {
             beyond: BTreeMap::new(),
             passed_over: BTreeMap::new(),
             followed: 0,
+            end: 0,
         }
     }
 
     /// Takes a receipt that was read, or was committed a moment ago; `active` is the sink's own clock.
     pub(super) fn take(&mut self, receipt: &Followed, active: Duration) {
         let Followed { delivery_id: id, origin, position, fate, .. } = receipt;
+        self.end = self.end.max(*position + 1);
         match fate {
             Fate::Intent => {
                 let intent = Intent { origin: *origin, writer: receipt.writer, position: *position };
                 self.intents.insert(*id, intent);
-                if let Some(requeued) = self.passed_over.remove(origin) {
+                if self.passed_over.get(origin).is_some_and(|requeued| requeued.delivery_id == *id)
+                    && let Some(requeued) = self.passed_over.remove(origin)
+                {
                     self.put_open(&requeued, active);
                 }
             }
@@ -110,12 +129,12 @@ impl Seen {
                 if *fate != Fate::Skipped(SkipReason::Duplicate) {
                     self.remember(receipt);
                 }
-                self.beyond.insert(*origin, *position);
+                self.settle(receipt);
             }
             Fate::Parked => {
                 self.keep_promise(*id, *origin);
                 self.put_open(receipt, active);
-                self.beyond.insert(*origin, *position);
+                self.settle(receipt);
             }
             Fate::Requeued => {
                 // It came to its end after it was requeued, or was delivered: there is nothing left to do.
@@ -131,9 +150,48 @@ impl Seen {
         }
     }
 
+    fn settle(&mut self, receipt: &Followed) {
+        let position = receipt.position;
+        let before = self.beyond.get(&receipt.origin).and_then(|beyond| beyond.firm);
+        let firm = if is_firm(receipt.fate) { Some(position) } else { before };
+        self.beyond.insert(receipt.origin, Beyond { position, firm });
+    }
+
+    /// Forgets what receipts from before a rewind say no more; after a restore, which has read them all. Gives since when
+    /// deliveries that will be sent again may have had their effects.
+    pub(super) fn go_back(&mut self, rewound: &Rewound) -> Vec<(Uuid, Duration)> {
+        let open = &self.open;
+        self.beyond.retain(|origin, beyond| {
+            // What is open will be sent anyway.
+            open.contains_key(origin)
+                || rewound.says(*origin, beyond.position) == Says::Everything
+                || beyond.firm.is_some_and(|position| rewound.says(*origin, position) != Says::Nothing)
+        });
+        let mut unsure = Vec::new();
+        self.settled.retain(|id, one| {
+            let keeps = one.firm || rewound.says(one.origin, one.position) == Says::Everything;
+            unsure.extend(one.unsure_since.filter(|_| !keeps).map(|since| (*id, since)));
+            keeps
+        });
+        unsure
+    }
+
+    /// After the last record that was settled, where `next` is the committed offset.
+    pub(super) fn settled_to(&self, next: NextOffset) -> i64 {
+        self.beyond.last_key_value().map_or(next.get(), |(origin, _)| next.get().max(origin + 1))
+    }
+
+    /// The next receipt that will be written, or one that was written since and is not known yet.
+    pub(super) fn end(&self) -> i64 {
+        self.end
+    }
+
     fn keep_promise(&mut self, id: Uuid, origin: i64) {
         if self.intents.get(&id).is_some_and(|intent| intent.origin == origin) {
             self.intents.remove(&id);
+        } else if !self.intents.is_empty() {
+            // One that was made before the record was to be sent again, under another id.
+            self.intents.retain(|_, intent| intent.origin != origin);
         }
     }
 
@@ -168,8 +226,9 @@ impl Seen {
     }
 
     fn remember(&mut self, receipt: &Followed) {
-        let (id, at, position) = (receipt.delivery_id, receipt.settled_at, receipt.position);
-        self.settled.insert(id, Settled { at, delivered: receipt.fate == Fate::Delivered, position });
+        let (id, at, position, origin) = (receipt.delivery_id, receipt.settled_at, receipt.position, receipt.origin);
+        let (delivered, firm) = (receipt.fate == Fate::Delivered, is_firm(receipt.fate));
+        self.settled.insert(id, Settled { at, delivered, firm, origin, position, unsure_since: receipt.unsure_since });
         self.by_age.push_back((at, id));
         if self.by_age.len() > self.most {
             self.forget_oldest();
@@ -194,6 +253,7 @@ impl Seen {
     /// Receipts before `position` were read.
     pub(super) fn follow(&mut self, position: i64) {
         self.followed = self.followed.max(position);
+        self.end = self.end.max(position);
     }
 
     /// The committed offset is `next`.
@@ -201,9 +261,9 @@ impl Seen {
         self.beyond = self.beyond.split_off(&next.get());
     }
 
-    /// The record at `origin` was settled by an earlier transaction.
+    /// The record at `origin` was settled by an earlier transaction, or is open.
     pub(super) fn is_settled_at(&self, origin: i64) -> bool {
-        self.beyond.contains_key(&origin)
+        self.beyond.contains_key(&origin) || self.open.contains_key(&origin)
     }
 
     /// The delivery was settled or is open: what comes with its id is a repetition.
@@ -240,7 +300,7 @@ impl Seen {
     /// The oldest receipt that a restore has to read once `next` is committed, however old it is.
     pub(super) fn receipts_from(&self, next: NextOffset) -> i64 {
         let open = self.open_positions.first().copied();
-        let beyond = self.beyond.range(next.get()..).map(|(_, position)| *position).min();
+        let beyond = self.beyond.range(next.get()..).map(|(_, beyond)| beyond.firm.unwrap_or(beyond.position)).min();
         let promised = self.intents.values().map(|intent| intent.position).min();
         [open, beyond, promised].into_iter().flatten().chain([self.followed]).min().unwrap_or(self.followed)
     }

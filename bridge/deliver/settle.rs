@@ -6,6 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::keys::KeyId;
+use super::rewound::Rewound;
 use crate::kafka::consume::AssignmentEpoch;
 use crate::kafka::{NextOffset, Record, TopicPartition, Write};
 use crate::outcome::SkipReason;
@@ -103,6 +104,8 @@ pub struct Progress {
     pub next: NextOffset,
     /// The commit's metadata: the oldest receipt that a restore has to read, whatever its age.
     pub receipts_from: i64,
+    /// The metadata, too: what the next owner has to know of rewinds.
+    pub rewound: Rewound,
 }
 
 /// All that is committed together, or not at all.

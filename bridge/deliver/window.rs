@@ -24,8 +24,8 @@ pub(super) struct Window {
     head: Option<NextOffset>,
     /// The highest offset that was taken.
     highest: Option<i64>,
-    /// The partition was sent back: what comes until the first record below `highest` was on the way before that.
-    rewinding: bool,
+    /// The partition was sent back: what comes until the first record before this offset was on the way before that.
+    rewinding: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -37,17 +37,17 @@ struct Entry {
 
 impl Window {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, entries: VecDeque::new(), bytes: 0, settled: 0, head: None, highest: None, rewinding: false }
+        Self { limits, entries: VecDeque::new(), bytes: 0, settled: 0, head: None, highest: None, rewinding: None }
     }
 
     /// Takes a record, unless it is settled already or was on the way before the partition was sent back: then `false`.
     pub(super) fn take(&mut self, record: Record) -> bool {
         let offset = record.offset;
-        if self.rewinding {
-            if self.highest.is_some_and(|highest| offset > highest) {
+        if let Some(before) = self.rewinding {
+            if offset >= before {
                 return false;
             }
-            self.rewinding = false;
+            self.rewinding = None;
             self.highest = None;
         }
         if self.head.is_some_and(|head| offset < head.get()) || self.highest.is_some_and(|highest| offset <= highest) {
@@ -99,8 +99,14 @@ impl Window {
         self.entries.clear();
         self.bytes = 0;
         self.settled = 0;
+        let is_before = |offset: &i64| next.is_none_or(|next| next.get() < *offset);
+        let start = self.head.map(NextOffset::get);
+        self.rewinding = match self.rewinding {
+            // Nothing has come yet from where it was sent back to, which may be on the way too.
+            Some(before) => Some(start.filter(is_before).unwrap_or(before)),
+            None => self.highest.map(|highest| highest + 1).max(start).filter(is_before),
+        };
         self.head = next;
-        self.rewinding = self.highest.is_some_and(|highest| next.is_none_or(|next| highest >= next.get()));
     }
 
     /// A record came that nobody wants, because the partition is about to be read again.
@@ -144,6 +150,12 @@ impl Window {
     /// The record at `offset`.
     pub(super) fn get(&self, offset: i64) -> Option<&Arc<Record>> {
         self.entries.get(self.find(offset)?).map(|entry| &entry.record)
+    }
+
+    /// The record at `offset` is there and not settled.
+    pub(super) fn awaits(&self, offset: i64) -> bool {
+        let found = self.entries.binary_search_by_key(&offset, |entry| entry.record.offset);
+        found.is_ok_and(|at| !self.entries[at].settled)
     }
 
     /// Records that are settled and wait for an earlier one.
@@ -293,6 +305,24 @@ mod tests {
         }
         assert_eq!(offsets(&window), [20, 22, 61]);
         assert_eq!(window.head(), Some(NextOffset::stored(20)));
+    }
+
+    #[test]
+    fn a_rewind_before_the_first_record_came_takes_none_of_those_that_were_on_the_way() {
+        let mut window = Window::new(LIMITS);
+        window.restart(Some(NextOffset::stored(26)));
+        window.restart(Some(NextOffset::stored(3)));
+        window.restart(Some(NextOffset::stored(2)));
+        for offset in [26, 27, 3, 5, 2, 3, 26] {
+            window.take(record(offset));
+        }
+        assert_eq!(offsets(&window), [2, 3, 26]);
+        window.restart(Some(NextOffset::stored(2)));
+        window.restart(Some(NextOffset::stored(2)));
+        for offset in [27, 2, 3, 2, 3, 26, 27] {
+            window.take(record(offset));
+        }
+        assert_eq!(offsets(&window), [2, 3, 26, 27]);
     }
 
     #[test]

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use hookbridge::deliver::machine::Input;
-use hookbridge::deliver::{Fate, Receipt};
+use hookbridge::deliver::{Fate, Receipt, Rewind};
+use hookbridge::kafka::NextOffset;
 use uuid::Uuid;
 
 use crate::chance::Chance;
 use crate::kafka::Life;
 use crate::vendor::Mood;
-use crate::world::{Event, World};
+use crate::world::{Event, World, at};
 
 /// Events of one run.
 const EVENTS: u64 = 90;
@@ -76,7 +77,7 @@ pub(crate) fn strike(world: &mut World) {
     }
     let delay = world.chance.millis(12_000);
     world.after(delay, Event::Chaos);
-    match world.chance.below(14) {
+    match world.chance.below(15) {
         0 | 1 => crash(world),
         2 => freeze(world),
         3 => {
@@ -107,6 +108,7 @@ pub(crate) fn strike(world: &mut World) {
                 world.start(slot);
             }
         }
+        9 => rewind(world),
         _ => {
             world.vendor.mood = match world.chance.below(10) {
                 0..4 => Mood::Well,
@@ -164,4 +166,33 @@ fn replay(world: &mut World) {
     *world.requeued.entry(receipt.delivery_id).or_default() += 1;
     world.kafka.write_plain(partition, again);
     world.count("requeued");
+}
+
+/// A person wants a partition read again.
+fn rewind(world: &mut World) {
+    let partition = world.chance.index(world.partitions());
+    let Some(committed) = world.kafka.committed[partition] else { return };
+    let settled: Vec<_> =
+        world.kafka.events[partition].iter().filter(|event| event.offset < committed.next).cloned().collect();
+    if settled.is_empty() {
+        return;
+    }
+    let first = &settled[world.chance.index(settled.len())];
+    let history = world.kafka.history(partition);
+    // By time, as whoever gives the order looks it up.
+    let receipts_from = history.iter().find(|(_, receipt)| receipt.settled_at >= first.at).map_or(0, |(at, _)| *at);
+    let number = world.orders.last_key_value().map_or(1, |(number, _)| number + 1);
+    let (to, again) = (NextOffset::stored(first.offset), world.chance.percent(40));
+    let mut order = Rewind { number, to, receipts_from, again };
+    if let Some(before) = world.rewinds.get(&at(partition)).filter(|before| before.number > committed.rewound.number) {
+        order.to = order.to.min(before.to);
+        order.receipts_from = order.receipts_from.min(before.receipts_from);
+        order.again |= before.again;
+        world.count("a rewind overtook another");
+    }
+    world.rewinds.insert(at(partition), order);
+    world.orders.insert(number, (partition, order));
+    for life in world.processes.keys().copied().collect::<Vec<_>>() {
+        world.soon(3_000, Event::Orders(life));
+    }
 }

@@ -1,16 +1,17 @@
 //! The promises, judged from outside: by what the vendor saw and what Kafka holds.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use hookbridge::config::Guarantee;
 use hookbridge::deliver::machine::BatchId;
 use hookbridge::deliver::{DeadReason, Fate, Receipt};
+use hookbridge::event::delivered_again;
 use hookbridge::kafka::Record;
 use hookbridge::outcome::SkipReason;
 use uuid::Uuid;
 
-use crate::kafka::Life;
+use crate::kafka::{Back, Life};
 use crate::vendor::{Effect, Nature};
 use crate::world::{Out, POLL, World};
 
@@ -44,6 +45,9 @@ pub(crate) fn call(world: &mut World, life: Life, id: Uuid, number: u64, record:
     if world.has_delivered(life, record, id) && !world.requeued.contains_key(&id) {
         wrong.push(format!("{life:?} sends {number} again, which was answered"));
     }
+    if is_delivered_at(world, life, partition, id, record.offset) && !world.requeued.contains_key(&id) {
+        wrong.push(format!("{life:?} sends {number} again, whose receipt says delivered"));
+    }
     if world.is_held(life) && process.calls.values().any(|out| out.probe && (batch.is_none() || out.batch != batch)) {
         wrong.push(format!("{life:?} calls a held sink, with a probe out"));
     }
@@ -58,14 +62,56 @@ pub(crate) fn call(world: &mut World, life: Life, id: Uuid, number: u64, record:
     world.wrong.append(&mut wrong);
 }
 
+/// Whether a receipt says that the record was delivered under this id, and the process, having the partition now, has read
+/// or written it.
+fn is_delivered_at(world: &World, life: Life, partition: usize, id: Uuid, offset: i64) -> bool {
+    let process = &world.processes[&life];
+    let consumer = process.consumers.get(&partition).filter(|consumer| consumer.follows.is_some());
+    let told = process.told.get(&i32::try_from(partition).unwrap());
+    if world.kafka.group.owners[partition] != Some(life) || consumer.map(|consumer| &consumer.epoch) != told {
+        return false;
+    }
+    let history = world.kafka.history(partition);
+    let mut of_record = history.iter().filter(|(_, receipt)| receipt.delivery_id == id && receipt.offset == offset);
+    of_record.any(|(_, receipt)| receipt.fate == Fate::Delivered)
+}
+
+/// What happened to a record, in its order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Happened {
+    Settled(Fate, Uuid),
+    /// Its partition went back to it, or before it.
+    Back { again: bool },
+}
+
+/// What happened to each record of a partition.
+fn happened(world: &World, partition: usize) -> BTreeMap<i64, Vec<Happened>> {
+    let mut by_origin: BTreeMap<i64, Vec<Happened>> = BTreeMap::new();
+    let mut backs = world.kafka.back[partition].iter().peekable();
+    for (position, receipt) in world.kafka.history(partition) {
+        while let Some(back) = backs.next_if(|back| back.position <= position) {
+            go_back(world, back, &mut by_origin);
+        }
+        let what = Happened::Settled(receipt.fate, receipt.delivery_id);
+        by_origin.entry(receipt.offset).or_default().push(what);
+    }
+    backs.for_each(|back| go_back(world, back, &mut by_origin));
+    by_origin
+}
+
+fn go_back(world: &World, back: &Back, by_origin: &mut BTreeMap<i64, Vec<Happened>>) {
+    let (_, order) = world.orders[&back.number];
+    by_origin.range_mut(back.to..).for_each(|(_, all)| all.push(Happened::Back { again: order.again }));
+}
+
 /// Everything is at rest: what came of each record?
 pub(crate) fn end(world: &mut World) {
     let mut wrong = vec![];
     let mut dead: HashMap<Uuid, DeadReason> = HashMap::new();
+    let mut seen = vec![];
     for partition in 0..world.partitions() {
-        let mut by_origin: BTreeMap<i64, Vec<Fate>> = BTreeMap::new();
+        let mut by_origin = happened(world, partition);
         for (_, receipt) in world.kafka.history(partition) {
-            by_origin.entry(receipt.offset).or_default().push(receipt.fate);
             if let Fate::Dead(reason) = receipt.fate {
                 dead.insert(receipt.delivery_id, reason);
             }
@@ -76,22 +122,29 @@ pub(crate) fn end(world: &mut World) {
             }
         }
         for event in &world.kafka.events[partition] {
-            let fates = by_origin.remove(&event.offset).unwrap_or_default();
-            if let Err(reason) = settled_once(&fates) {
-                wrong.push(format!("event {} at {partition}/{}: {reason}: {fates:?}", event.number, event.offset));
+            let all = by_origin.remove(&event.offset).unwrap_or_default();
+            match settled_once(&all) {
+                Err(reason) => {
+                    wrong.push(format!("event {} at {partition}/{}: {reason}: {all:?}", event.number, event.offset));
+                }
+                Ok(more) => seen.extend(more),
             }
-            effects(world, event.number, event.delivery_id, &fates, &mut wrong);
+            effects(world, event.number, event.delivery_id, &all, &mut wrong);
         }
         if !by_origin.is_empty() {
             wrong.push(format!("partition {partition} has receipts of nothing: {by_origin:?}"));
         }
         let last = world.kafka.last_event(partition);
-        let committed = world.kafka.committed[partition].map(|(next, _)| next - 1);
+        if !world.has_gone_back(partition) {
+            wrong.push(format!("partition {partition} has not gone back: {:?}", world.kafka.committed[partition]));
+        }
+        let committed = world.kafka.committed[partition].map(|committed| committed.next - 1);
         if last > committed {
             wrong.push(format!("partition {partition} is committed up to {committed:?} of {last:?}"));
         }
     }
     order(world, &dead, &mut wrong);
+    seen.into_iter().for_each(|what| world.count(what));
     world.wrong.append(&mut wrong);
 }
 
@@ -118,25 +171,84 @@ fn tried_for_long_enough(world: &World, partition: usize, receipt: &Receipt, wro
     }
 }
 
-/// Promises and parkings, then one end; after a person's replay, the same again.
-fn settled_once(fates: &[Fate]) -> Result<(), &'static str> {
-    let (mut ended, mut delivered, mut requeued) = (false, false, false);
-    for fate in fates {
-        if *fate == Fate::Requeued {
+/// Promises and parkings, then one end; after a person's replay, the same again. After a rewind the same again for what was
+/// not delivered; and for all of it, under another id, where everything was wanted again. Gives what is worth counting.
+fn settled_once(all: &[Happened]) -> Result<Vec<&'static str>, &'static str> {
+    let (mut ended, mut delivered) = (false, false);
+    // A rewind leaves it alone; and so does one that comes before the last one with `again` has come to its end.
+    let (mut firm, mut firm_since) = (false, false);
+    // A person sent it again, under these ids, and it was not settled since.
+    let mut requeued = HashSet::new();
+    // The same, though it was settled under another id meanwhile, which a rewind had given it.
+    let mut may_be_requeued = HashSet::new();
+    // It may be settled again, and it has to be.
+    let (mut open_again, mut wanted) = (false, false);
+    let mut ids = HashSet::new();
+    let mut worth = vec![];
+    for what in all {
+        match *what {
             // One that was delivered meanwhile is not sent again, as long as that is remembered.
-            requeued = true;
-        } else if ended && !requeued {
-            return Err("settled again");
-        } else {
-            ended = fate.is_final();
-            delivered |= *fate == Fate::Delivered;
-            requeued = false;
+            Happened::Settled(Fate::Requeued, id) if ids.contains(&id) => _ = may_be_requeued.insert(id),
+            Happened::Settled(Fate::Requeued, id) => _ = requeued.insert(id),
+            // What is open goes its way.
+            Happened::Back { .. } if !ended || !requeued.is_empty() => {}
+            Happened::Back { again } => {
+                open_again |= again || !firm_since;
+                wanted |= again || !firm;
+                firm_since &= !again;
+            }
+            Happened::Settled(_, id)
+                if ended && !requeued.contains(&id) && !may_be_requeued.contains(&id) && !open_again =>
+            {
+                return Err("settled again");
+            }
+            Happened::Settled(fate, id) => {
+                if fate == Fate::Delivered {
+                    if !ids.insert(id) && open_again {
+                        return Err("delivered again under one id");
+                    }
+                    if open_again {
+                        worth.push(if delivered { "delivered once more" } else { "delivered, having been dead" });
+                    }
+                }
+                ended = fate.is_final();
+                delivered |= fate == Fate::Delivered;
+                let is_firm = matches!(
+                    fate,
+                    Fate::Delivered
+                        | Fate::Skipped(SkipReason::Duplicate)
+                        | Fate::Dead(DeadReason::NoAnswer | DeadReason::PastWindow)
+                );
+                (firm, firm_since) = (firm || is_firm, firm_since || is_firm);
+                if ended {
+                    may_be_requeued.extend(requeued.drain());
+                    may_be_requeued.remove(&id);
+                }
+                wanted &= !ended;
+                open_again &= !ended;
+            }
         }
     }
-    if !ended || (requeued && !delivered) { Err("never settled") } else { Ok(()) }
+    if !ended || wanted || (!requeued.is_empty() && !delivered) { Err("never settled") } else { Ok(worth) }
 }
 
-fn effects(world: &World, number: u64, id: Uuid, fates: &[Fate], wrong: &mut Vec<String>) {
+/// Under each id that the event was sent with.
+fn effects(world: &World, number: u64, first: Uuid, all: &[Happened], wrong: &mut Vec<String>) {
+    let ids = std::iter::once(first).chain(world.orders.keys().map(|number| delivered_again(first, *number)));
+    for id in ids {
+        let settled = all.iter().filter_map(|what| match what {
+            Happened::Settled(fate, of) if *of == id => Some(*fate),
+            _ => None,
+        });
+        let fates: Vec<_> = settled.collect();
+        // A promise under an id that a rewind has replaced is nobody's any more.
+        if fates.iter().any(|fate| fate.is_final()) {
+            effects_of(world, number, id, &fates, wrong);
+        }
+    }
+}
+
+fn effects_of(world: &World, number: u64, id: Uuid, fates: &[Fate], wrong: &mut Vec<String>) {
     let effects = world.vendor.effects.get(&id).map_or(&[][..], Vec::as_slice);
     let again = world.requeued.get(&id).copied().unwrap_or_default();
     let nature = world.vendor.nature(number);
@@ -177,12 +289,16 @@ fn order(world: &World, dead: &HashMap<Uuid, DeadReason>, wrong: &mut Vec<String
     let mut key_of = HashMap::new();
     for event in world.kafka.events.iter().flatten() {
         if let Some(key) = &event.key {
-            key_of.entry(event.number).or_insert_with(|| (key.clone(), event.delivery_id));
+            // What is sent once more on purpose has an order of its own.
+            for order in std::iter::once(0).chain(world.orders.keys().copied()) {
+                let id = if order == 0 { event.delivery_id } else { delivered_again(event.delivery_id, order) };
+                key_of.entry(id).or_insert_with(|| (key.clone(), order));
+            }
         }
     }
-    let mut last: HashMap<Vec<u8>, u64> = HashMap::new();
-    for number in &world.vendor.order {
-        let Some((key, id)) = key_of.get(number) else { continue };
+    let mut last: HashMap<(Vec<u8>, u64), u64> = HashMap::new();
+    for (number, id) in &world.vendor.order {
+        let Some(key) = key_of.get(id) else { continue };
         if world.moved.contains(number) || dead.contains_key(id) || world.requeued.contains_key(id) {
             continue;
         }

@@ -39,6 +39,7 @@ impl World {
             polls: false,
         };
         self.processes.insert(life, process);
+        self.input(life, Input::Rewinds(self.rewinds.clone()));
         self.soon(300, Event::Follow(life));
         self.rejoin(life);
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use hookbridge::deliver::{Fate, Receipt};
+use hookbridge::deliver::{Fate, Receipt, Rewound};
 use uuid::Uuid;
 
 /// A process: its slot, and how many lived in that slot before it.
@@ -37,11 +37,28 @@ pub(crate) struct Written {
     pub(crate) visible: Visible,
 }
 
+/// A committed offset, with its metadata.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Committed {
+    pub(crate) next: i64,
+    pub(crate) receipts_from: i64,
+    pub(crate) rewound: Rewound,
+}
+
+/// An order that was carried out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Back {
+    /// Receipts before it were there already.
+    pub(crate) position: i64,
+    pub(crate) to: i64,
+    pub(crate) number: u64,
+}
+
 /// A transaction between its first record and its end.
 #[derive(Debug, Default)]
 pub(crate) struct Ongoing {
     pub(crate) written: Vec<(usize, usize)>,
-    pub(crate) offsets: Vec<(usize, i64, i64)>,
+    pub(crate) offsets: Vec<(usize, Committed)>,
     pub(crate) began: Duration,
 }
 
@@ -68,8 +85,8 @@ pub(crate) struct Kafka {
     pub(crate) events: Vec<Vec<Event>>,
     ends: Vec<i64>,
     pub(crate) receipts: Vec<Vec<Written>>,
-    /// The next offset, and the metadata.
-    pub(crate) committed: Vec<Option<(i64, i64)>>,
+    pub(crate) committed: Vec<Option<Committed>>,
+    pub(crate) back: Vec<Vec<Back>>,
     pub(crate) producers: Vec<Producer>,
     pub(crate) group: Group,
 }
@@ -81,6 +98,7 @@ impl Kafka {
             ends: vec![0; partitions],
             receipts: vec![vec![]; partitions],
             committed: vec![None; partitions],
+            back: vec![vec![]; partitions],
             producers: (0..slots).map(|_| Producer::default()).collect(),
             group: Group {
                 generation: 0,
@@ -145,7 +163,7 @@ impl Kafka {
     }
 
     /// TxnOffsetCommit, fenced by member and generation; the broker does not ask who owns the partition.
-    pub(crate) fn send_offsets(&mut self, life: Life, generation: u64, offsets: Vec<(usize, i64, i64)>) -> bool {
+    pub(crate) fn send_offsets(&mut self, life: Life, generation: u64, offsets: Vec<(usize, Committed)>) -> bool {
         if self.group.generation != generation || !self.group.members.contains_key(&life) {
             return false;
         }
@@ -155,7 +173,8 @@ impl Kafka {
         true
     }
 
-    /// Ends whatever transaction the slot has open. Gives the offsets that went back, which is never to happen.
+    /// Ends whatever transaction the slot has open. Gives the offsets that went back, which is never to happen but by an
+    /// order, and once for each.
     pub(crate) fn end(&mut self, slot: usize, commit: bool) -> Vec<String> {
         let Some(ongoing) = self.producers[slot].ongoing.take() else { return vec![] };
         let visible = if commit { Visible::Committed } else { Visible::Aborted };
@@ -171,13 +190,17 @@ impl Kafka {
         }
         let mut back = vec![];
         if commit {
-            for (partition, next, metadata) in ongoing.offsets {
-                if let Some((before, _)) = self.committed[partition]
-                    && before > next
-                {
-                    back.push(format!("the offset of partition {partition} went back from {before} to {next}"));
+            for (partition, committed) in ongoing.offsets {
+                if let Some(before) = self.committed[partition] {
+                    let (was, is) = (before.rewound.number, committed.rewound.number);
+                    if is > was {
+                        let position = i64::try_from(self.receipts[partition].len()).unwrap();
+                        self.back[partition].push(Back { position, to: committed.next, number: is });
+                    } else if is < was || before.next > committed.next {
+                        back.push(format!("partition {partition} went back from {before:?} to {committed:?}"));
+                    }
                 }
-                self.committed[partition] = Some((next, metadata));
+                self.committed[partition] = Some(committed);
             }
         }
         back
@@ -197,7 +220,7 @@ impl Kafka {
     /// A transaction has sent offsets of the partition and has not ended.
     pub(crate) fn has_pending_offsets(&self, partition: usize) -> bool {
         let ongoing = self.producers.iter().filter_map(|producer| producer.ongoing.as_ref());
-        ongoing.flat_map(|ongoing| &ongoing.offsets).any(|(at, ..)| *at == partition)
+        ongoing.flat_map(|ongoing| &ongoing.offsets).any(|(at, _)| *at == partition)
     }
 
     /// Committed receipts of `from..to`, with their positions.
@@ -216,7 +239,7 @@ impl Kafka {
     /// Every origin has its final receipt, and every offset is committed.
     pub(crate) fn is_done(&self, partition: usize) -> bool {
         let Some(last) = self.last_event(partition) else { return true };
-        if self.committed[partition].is_none_or(|(next, _)| next <= last) {
+        if self.committed[partition].is_none_or(|committed| committed.next <= last) {
             return false;
         }
         let (mut open, mut delivered) = (BTreeSet::new(), BTreeSet::new());

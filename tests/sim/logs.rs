@@ -4,7 +4,7 @@ use hookbridge::deliver::TxnAnswer;
 use hookbridge::deliver::machine::{Arrived, Input, TxnId};
 use hookbridge::kafka::{Headers, NextOffset, Record};
 
-use crate::kafka::Life;
+use crate::kafka::{Committed, Life};
 use crate::world::{Event, POLL, Restoring, Stable, Stage, TXN_TIMEOUT, World, at, followed};
 
 use std::time::Duration;
@@ -92,7 +92,7 @@ impl World {
             return;
         }
         let Restoring { epoch, restore, since, .. } = restoring;
-        let from = committed.map_or(0, |(_, from)| usize::try_from(from).unwrap());
+        let from = committed.map_or(0, |one| usize::try_from(one.receipts_from).unwrap());
         let all = self.kafka.read_receipts(partition, 0, end);
         let young = all.iter().find(|(_, receipt)| receipt.settled_at >= since).map(|(position, _)| *position);
         let from = from.min(young.map_or(end, |position| usize::try_from(position).unwrap()));
@@ -102,13 +102,14 @@ impl World {
         let (first, second) = (receipts[..half].to_vec(), receipts[half..].to_vec());
         self.input(life, Input::Followed { at: at(partition), epoch, restore, receipts: first, position: 0 });
         self.input(life, Input::Followed { at: at(partition), epoch, restore, receipts: second, position });
-        let next = committed.map(|(next, _)| NextOffset::stored(next));
+        let next = committed.map(|one| NextOffset::stored(one.next));
+        let rewound = committed.map(|one| one.rewound);
         if let Some(consumer) = self.processes.get_mut(&life).and_then(|process| process.consumers.get_mut(&partition))
             && consumer.epoch == epoch
         {
             consumer.follows = Some((restore, end));
         }
-        self.input(life, Input::Restored { at: at(partition), epoch, restore, next });
+        self.input(life, Input::Restored { at: at(partition), epoch, restore, next, rewound });
     }
 
     pub(crate) fn begin(&mut self, life: Life, txn: TxnId) {
@@ -171,7 +172,8 @@ impl World {
                 let offsets = progress
                     .map(|progress| {
                         let partition = usize::try_from(progress.at.partition).unwrap();
-                        (partition, progress.next.get(), progress.receipts_from)
+                        let (next, rewound) = (progress.next.get(), progress.rewound);
+                        (partition, Committed { next, receipts_from: progress.receipts_from, rewound })
                     })
                     .collect();
                 let accepted = self.kafka.send_offsets(life, generation, offsets);

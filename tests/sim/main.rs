@@ -42,6 +42,7 @@ const PERSONS: u64 = 20;
 
 /// Things that have to happen somewhere in an ordinary run, or it proves nothing.
 const WANTED: &[&str] = &[
+    "a rewind overtook another",
     "answers at once",
     "batch delivered",
     "batch denied",
@@ -58,6 +59,8 @@ const WANTED: &[&str] = &[
     "dead: rejected",
     "dead: too old",
     "delivered",
+    "delivered once more",
+    "delivered, having been dead",
     "duplicate",
     "found by halves",
     "frozen",
@@ -75,6 +78,8 @@ const WANTED: &[&str] = &[
     "requeued",
     "restore waited for an open transaction",
     "revocation drained",
+    "rewound",
+    "rewound, all again",
     "skipped",
     "stopped because fenced",
     "stopped in order",
@@ -123,7 +128,7 @@ fn run(seed: u64, trace: bool) -> World {
         }
         if world.now > looked + Duration::from_secs(30) {
             looked = world.now;
-            if (0..world.partitions()).all(|partition| world.kafka.is_done(partition)) {
+            if (0..world.partitions()).all(|partition| world.kafka.is_done(partition) && world.has_gone_back(partition)) {
                 break;
             }
         }

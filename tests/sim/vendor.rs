@@ -66,8 +66,8 @@ pub(crate) struct Vendor {
     pub(crate) dedupes_for: Option<Duration>,
     pub(crate) effects: HashMap<Uuid, Vec<Effect>>,
     pub(crate) requests: Vec<Request>,
-    /// Deliveries in the order of their first effects.
-    pub(crate) order: Vec<u64>,
+    /// Events and delivery ids in the order of their first effects.
+    pub(crate) order: Vec<(u64, Uuid)>,
     /// A person has made it say what it means: what it failed at for ever, it refuses.
     pub(crate) mended: bool,
     /// Requests that were answered with silence, or whose answer nobody can have got.
@@ -150,7 +150,7 @@ impl Vendor {
         let effects = self.effects.entry(request.delivery_id).or_default();
         let known = effects.last().zip(self.dedupes_for).is_some_and(|(last, window)| request.at < last.at + window);
         if effects.is_empty() {
-            self.order.push(request.number);
+            self.order.push((request.number, request.delivery_id));
         }
         if !known {
             effects.push(Effect { at: request.at, by: request.by });

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use hookbridge::config::{Guarantee, units::Rate};
 use hookbridge::deliver::machine::{Action, BatchId, CallId, Ended, Input, Machine, Notice, Settings, TxnId};
-use hookbridge::deliver::{DeadReason, Fate, Followed, KeyId, Limits, Receipt, Transaction, TxnAnswer};
+use hookbridge::deliver::{DeadReason, Fate, Followed, KeyId, Limits, Receipt, Rewind, Transaction, TxnAnswer};
 use hookbridge::kafka::consume::AssignmentEpoch;
 use hookbridge::kafka::{NextOffset, Record, TopicPartition};
 use uuid::Uuid;
 
 use crate::chance::Chance;
-use crate::kafka::{Kafka, Life};
+use crate::kafka::{Committed, Kafka, Life};
 use crate::together::{Passenger, batching};
 use crate::vendor::{Request, Vendor};
 
@@ -37,6 +37,8 @@ pub(crate) enum Event {
     Poll(Life),
     Follow(Life),
     Wake(Life),
+    /// It hears what operators want.
+    Orders(Life),
     Begin(Life, TxnId),
     Step(Life, TxnId, Stage),
     Restore(Life, Restoring),
@@ -65,8 +67,8 @@ pub(crate) enum Stage {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Stable {
     Unasked,
-    /// With the metadata; `None`: nothing was ever committed.
-    Read(Option<(i64, i64)>),
+    /// `None`: nothing was ever committed.
+    Read(Option<Committed>),
 }
 
 #[derive(Debug)]
@@ -151,6 +153,9 @@ pub(crate) struct World {
     pub(crate) tickets: u64,
     pub(crate) events: u64,
     pub(crate) requeued: HashMap<Uuid, usize>,
+    /// What operators want read again, and every order that they ever gave, by its number.
+    pub(crate) rewinds: BTreeMap<TopicPartition, Rewind>,
+    pub(crate) orders: BTreeMap<u64, (usize, Rewind)>,
     /// Deliveries that came under two keys.
     pub(crate) moved: BTreeSet<u64>,
     pub(crate) steps: u64,
@@ -204,6 +209,8 @@ impl World {
             tickets: 0,
             events: 0,
             requeued: HashMap::new(),
+            rewinds: BTreeMap::new(),
+            orders: BTreeMap::new(),
             moved: BTreeSet::new(),
             steps: 0,
             coverage: BTreeMap::new(),
@@ -251,6 +258,7 @@ impl World {
             | Event::Poll(life)
             | Event::Follow(life)
             | Event::Wake(life)
+            | Event::Orders(life)
             | Event::Begin(life, _)
             | Event::Step(life, ..)
             | Event::Restore(life, _)
@@ -284,6 +292,7 @@ impl World {
                     self.input(life, Input::Tick);
                 }
             }
+            Event::Orders(life) => self.input(life, Input::Rewinds(self.rewinds.clone())),
             Event::Begin(life, txn) => self.begin(life, txn),
             Event::Step(life, txn, stage) => self.transact(life, txn, stage),
             Event::Restore(life, restoring) => self.restore(life, restoring),
@@ -490,6 +499,7 @@ impl World {
             Notice::Throttled { .. } => self.count("throttled"),
             Notice::Parked { .. } => self.count("key parked"),
             Notice::Unsure { .. } => self.count("read again"),
+            Notice::WentBack { order, .. } => self.count(if order.again { "rewound, all again" } else { "rewound" }),
             Notice::LetGo { .. } => self.count("let go"),
         }
     }
@@ -541,6 +551,14 @@ impl World {
 
     pub(crate) fn is_held(&self, life: Life) -> bool {
         self.processes[&life].held
+    }
+}
+
+impl World {
+    /// Every order for the partition was carried out.
+    pub(crate) fn has_gone_back(&self, partition: usize) -> bool {
+        let Some(committed) = self.kafka.committed[partition] else { return true };
+        self.rewinds.get(&at(partition)).is_none_or(|order| order.number <= committed.rewound.number)
     }
 }
 

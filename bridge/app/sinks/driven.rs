@@ -76,6 +76,7 @@ impl Maker {
             largest: *largest,
             observer: Arc::clone(&told.observer),
             paused: self.around.control.paused(name),
+            rewinds: self.around.control.orders(name),
         }))
     }
 }

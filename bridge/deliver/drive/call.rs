@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use super::Target;
 use crate::deliver::attempt::{Preparation, Prepared};
@@ -24,6 +25,7 @@ pub(super) struct Desk {
 /// A record to be sent.
 pub(super) struct Order {
     pub(super) call: CallId,
+    pub(super) delivery_id: Uuid,
     pub(super) record: Arc<Record>,
 }
 
@@ -69,8 +71,8 @@ impl Crew {
         let (desk, done) = (Arc::clone(&self.desk), self.done.clone());
         self.tasks.spawn(async move {
             let mut scratch = Scratch::default();
-            while let Some(Order { call, record }) = waiting.recv().await {
-                let (ended, sent) = desk.attempt(&record, &mut scratch).await;
+            while let Some(Order { call, delivery_id, record }) = waiting.recv().await {
+                let (ended, sent) = desk.attempt(delivery_id, &record, &mut scratch).await;
                 drop(record);
                 if done.send(Done { member, call, ended, sent }).await.is_err() {
                     return;
@@ -99,11 +101,21 @@ impl Crew {
 
 impl Desk {
     /// What it came to, and whether the sink has seen it.
-    async fn attempt(&self, record: &Record, scratch: &mut Scratch) -> (Ended, bool) {
+    async fn attempt(&self, delivery_id: Uuid, record: &Record, scratch: &mut Scratch) -> (Ended, bool) {
         match self.preparation.prepare(&self.sink, record).await {
             Err(unfit) => (Ended::Failed(unfit.outcome), false),
             Ok(Prepared::Skip(reason)) => (Ended::Skipped(reason), false),
-            Ok(Prepared::Send(delivery)) => (self.target.send(&delivery, record, scratch).await, true),
+            Ok(Prepared::Send(mut delivery)) => {
+                #[cfg(feature = "seeded-bugs")]
+                let delivery_id = if crate::seeded::has(crate::seeded::Bug::NewDeliveryIds) {
+                    delivery.delivery_id
+                } else {
+                    delivery_id
+                };
+                // What is sent once more on purpose has another id than the first time.
+                delivery.delivery_id = delivery_id;
+                (self.target.send(&delivery, record, scratch).await, true)
+            }
         }
     }
 }

@@ -43,7 +43,7 @@ impl Filled {
         let places = within.iter().map(|(at, place)| begins.get(at).copied().unwrap_or_default() + place).collect();
         let mut batch = Batch::default();
         for progress in &transaction.progress {
-            let metadata = Bookmark { receipts_from: progress.receipts_from }.write();
+            let metadata = Bookmark { receipts_from: progress.receipts_from, rewound: progress.rewound }.write();
             let part = writes.remove(&progress.at).unwrap_or_default();
             batch.hold(&progress.at, progress.epoch, progress.next, metadata, part);
         }

@@ -18,7 +18,7 @@ mod read;
 mod tell;
 mod together;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -37,6 +37,7 @@ use self::read::{Readings, Told, Wanted};
 use self::together::{Carriers, Together};
 use super::attempt::Preparation;
 use super::machine::{self, Action, Arrived, Input, Machine, Settings, TxnId};
+use super::rewound::Rewind;
 use super::settle::{Transaction, TxnAnswer};
 use super::{Error, LAG_EVERY, Observer, Policy, Routes, State, leave, random};
 use crate::clock;
@@ -136,6 +137,8 @@ pub struct Worker {
     pub observer: Arc<dyn Observer>,
     /// By an operator.
     pub paused: watch::Receiver<bool>,
+    /// What operators want read again: of each partition the last order.
+    pub rewinds: watch::Receiver<BTreeMap<TopicPartition, Rewind>>,
 }
 
 impl fmt::Debug for Worker {
@@ -189,6 +192,7 @@ struct Ears {
     done: mpsc::Receiver<Done>,
     told: mpsc::Receiver<Told>,
     paused: watch::Receiver<bool>,
+    rewinds: watch::Receiver<BTreeMap<TopicPartition, Rewind>>,
     /// The machine's next moment.
     alarm: Pin<Box<Sleep>>,
     lag: Interval,
@@ -238,7 +242,7 @@ struct Driver {
 impl Driver {
     fn new(worker: Worker, opened: Opened) -> Result<(Self, Ears), Error> {
         let Worker { names, client, group, consumer, transactional_id, registry, .. } = worker;
-        let Worker { policy, target, settings, largest, observer, paused, .. } = worker;
+        let Worker { policy, target, settings, largest, observer, paused, rewinds, .. } = worker;
         let Opened { schema_id, transactor } = opened;
         let names = Arc::new(names);
         let decoder = Arc::new(Decoder::new(registry));
@@ -283,7 +287,7 @@ impl Driver {
             ended: None,
         };
         let alarm = Box::pin(sleep_until(now));
-        Ok((driver, Ears { consumer, done, told, paused, alarm, lag }))
+        Ok((driver, Ears { consumer, done, told, paused, rewinds, alarm, lag }))
     }
 
     fn fenced(&self) -> Error {
@@ -301,6 +305,8 @@ impl Driver {
         if *ears.paused.borrow_and_update() {
             self.pause(true)?;
         }
+        let rewinds = ears.rewinds.borrow_and_update().clone();
+        self.step(Input::Rewinds(rewinds))?;
         loop {
             if let Some(ended) = self.ended.take() {
                 return Ok(ended);
@@ -346,6 +352,11 @@ impl Driver {
                     // Nobody is left to pause it.
                     Err(_) => unheard = true,
                 },
+                // Where nobody is left to order, nothing changes any more.
+                Ok(()) = ears.rewinds.changed() => {
+                    let rewinds = ears.rewinds.borrow_and_update().clone();
+                    self.step(Input::Rewinds(rewinds))?;
+                }
                 _ = ears.lag.tick() => self.report(),
                 source = self.crew.failed() => return Err(self.failed(source)),
             }
@@ -493,7 +504,7 @@ impl Driver {
 
     fn act(&mut self, action: Action, wanted: &mut Vec<Wanted>) {
         match action {
-            Action::Call { call, record, .. } => self.crew.call(Order { call, record }),
+            Action::Call { call, delivery_id, record, .. } => self.crew.call(Order { call, delivery_id, record }),
             Action::CallTogether { batch, events } => self.carriers.call(batch, events),
             Action::Restore { at, epoch, restore, since } => wanted.push(Wanted { at, epoch, restore, since }),
             Action::Start { at, epoch, next } => {

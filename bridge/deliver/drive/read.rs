@@ -9,7 +9,7 @@ use tokio::task::AbortHandle;
 
 use super::Names;
 use crate::deliver::machine::Input;
-use crate::deliver::restore::{Entry, restore};
+use crate::deliver::restore::{Bookmark, Entry, restore};
 use crate::kafka::consume::AssignmentEpoch;
 use crate::kafka::restore::{Committed, Restore, Source, Step, Wait};
 use crate::kafka::{self, Client, TopicPartition};
@@ -154,10 +154,13 @@ impl Follow {
     fn caught_up(&self, partition: i32, position: i64) -> Vec<Input> {
         let Some(Wanted { at, epoch, restore, .. }) = self.wanted.get(&partition) else { return vec![] };
         let (epoch, restore) = (*epoch, *restore);
-        let next = self.committed.get(&partition).and_then(|committed| committed.next);
+        let committed = self.committed.get(&partition);
+        let next = committed.and_then(|committed| committed.next);
+        let bookmark = committed.and_then(|committed| Bookmark::read(&committed.metadata));
+        let rewound = bookmark.map(|bookmark| bookmark.rewound);
         vec![
             Input::Followed { at: at.clone(), epoch, restore, receipts: vec![], position },
-            Input::Restored { at: at.clone(), epoch, restore, next },
+            Input::Restored { at: at.clone(), epoch, restore, next, rewound },
         ]
     }
 }

@@ -9,6 +9,7 @@ use crate::deliver::machine::{Ended, Notice};
 use crate::deliver::receipt::received_at;
 use crate::deliver::settle::{Fate, Receipt};
 use crate::deliver::{Alike, Observer, seconds_between};
+use crate::kafka::NextOffset;
 use crate::kafka::transact::Counts;
 use crate::outcome::Outcome;
 use crate::schema::registry;
@@ -125,6 +126,14 @@ pub(super) fn notice(sink: &str, notice: &Notice) {
                 "nobody knows whether a transaction was committed; the receipts are read again"
             );
         }
+        Notice::WentBack { at, from, order } => tracing::warn!(
+            sink,
+            %at,
+            from = from.map(NextOffset::get),
+            to = order.to.get(),
+            again = order.again,
+            "a partition is read again, as an operator has ordered"
+        ),
         Notice::LetGo { at } => {
             tracing::warn!(sink, %at, "a partition was let go with something under way; the next owner may call for it again");
         }

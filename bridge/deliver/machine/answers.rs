@@ -244,7 +244,7 @@ impl Line {
         partition.remembered.insert(call.id, Remembered::NoEffect);
         let pause = retry::pause(outcome, failures, turn.chance());
         partition.keys.stand(key, Stand::Waiting(turn.now + pause));
-        if partition.revoking {
+        if partition.is_closing() {
             partition.park_what_is_known(active);
         } else {
             self.park_if_due(&call.at, partition, key, turn);

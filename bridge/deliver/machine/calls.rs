@@ -177,7 +177,10 @@ impl Line {
     /// read again: one of them at a time.
     fn has_to_wait(&self, partition: &mut Partition, next: &Next) -> bool {
         let promised_elsewhere = partition.seen.intent(next.id).is_some_and(|promise| promise.origin != next.origin());
-        partition.under_way.contains(&next.id) || promised_elsewhere || self.is_out_for(partition, next)
+        // A parked one that another record of the same delivery has just been answered for: once that is committed, it is
+        // a repetition.
+        let concluded = matches!(next.place, Place::Open(_)) && partition.concluded.contains(&next.id);
+        partition.under_way.contains(&next.id) || concluded || promised_elsewhere || self.is_out_for(partition, next)
     }
 
     /// Reads, promises or sends a record, whichever comes first.
@@ -320,7 +323,7 @@ impl Line {
     pub(super) fn keep_promise(&mut self, partition: &mut Partition, id: CallId, turn: &mut Turn<'_>) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         call.promised = true;
-        if !partition.revoking {
+        if !partition.is_closing() {
             self.go(partition, id, turn);
         } else if let Some(call) = self.cancel(partition, id)
             && let Some(record) = call.record.clone()

@@ -19,6 +19,7 @@
 //! - Where the sink takes batches, records that may go out gather first, and one call carries them (`batch`).
 
 mod answers;
+mod back;
 mod batch;
 mod calls;
 mod leave;
@@ -35,6 +36,7 @@ use self::partition::Partition;
 pub use self::step::{Action, Arrived, BatchId, Batching, Bundled, CallId, Ended, Input, Notice, Settings, TxnId};
 use self::transact::Commits;
 use super::breaker::Gate;
+use super::rewound::{Rewind, Rewound};
 use crate::kafka::TopicPartition;
 use crate::kafka::consume::AssignmentEpoch;
 
@@ -65,6 +67,10 @@ pub struct Machine {
     partitions: BTreeMap<TopicPartition, Partition>,
     commits: Commits,
     revocations: Vec<Revocation>,
+    /// What operators want read again.
+    rewinds: BTreeMap<TopicPartition, Rewind>,
+    /// Some of it may not be carried out yet.
+    look_back: bool,
     /// Numbers of restores, so that what belongs to an earlier one is told apart.
     restores: u64,
     stop_by: Option<Duration>,
@@ -81,6 +87,8 @@ impl Machine {
             partitions: BTreeMap::new(),
             commits: Commits::default(),
             revocations: Vec::new(),
+            rewinds: BTreeMap::new(),
+            look_back: false,
             restores: 0,
             stop_by: None,
             finished: false,
@@ -120,9 +128,13 @@ impl Machine {
                     partition.follow(&receipts, position, now, active);
                 }
             }
-            Input::Restored { at, epoch, restore, next } => {
+            Input::Restored { at, epoch, restore, next, rewound } => {
+                // Nothing is settled, or a person has moved the offset by other means: there is nothing to go back from.
+                let over = Rewound::over(self.rewinds.get(&at).map_or(0, |order| order.number));
+                let rewound = rewound.filter(|_| next.is_some()).unwrap_or(over);
+                self.look_back = true;
                 if let Some(partition) = self.current(&at, epoch, restore).filter(|partition| !partition.restored) {
-                    partition.restored(next, now);
+                    partition.restored(next, rewound, now);
                     turn.act(Action::Start { at, epoch, next });
                 }
             }
@@ -146,6 +158,7 @@ impl Machine {
             Input::Begun { txn, begun } => self.begun(txn, begun, turn),
             Input::TxnEnded { txn, answer } => self.txn_ended(txn, answer, turn),
             Input::Revoked { ticket, partitions, lost } => self.revoked(ticket, partitions, lost, turn),
+            Input::Rewinds(rewinds) => (self.rewinds, self.look_back) = (rewinds, true),
             Input::Paused => self.line.paused = true,
             Input::Resumed => self.line.paused = false,
             Input::Tick => {}
@@ -242,6 +255,7 @@ impl Machine {
         if self.finished {
             return;
         }
+        self.look_back(turn);
         if self.stop_by.is_none() && !self.line.paused {
             self.send(turn);
             // Room for more, where a batch went.
@@ -288,7 +302,7 @@ impl Machine {
     /// Pauses partitions whose window is full, and resumes those with room.
     fn hold_records(&mut self, turn: &mut Turn<'_>) {
         for (at, partition) in &mut self.partitions {
-            if !partition.restored || partition.revoking {
+            if !partition.restored || partition.is_closing() {
                 continue;
             }
             let full = self.line.paused || partition.window.is_full();

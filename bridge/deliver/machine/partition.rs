@@ -11,11 +11,12 @@ use super::calls::Next;
 use super::step::{Arrived, CallId, Ended, Settings};
 use crate::deliver::keys::{KeyId, Keys, Place, Queue, Stand};
 use crate::deliver::retry;
+use crate::deliver::rewound::{Rewind, Rewound};
 use crate::deliver::seen::Seen;
-use crate::deliver::settle::{DeadReason, Fate, Followed};
+use crate::deliver::settle::{DeadReason, Fate, Followed, Progress};
 use crate::deliver::window::Window;
 use crate::kafka::consume::AssignmentEpoch;
-use crate::kafka::{NextOffset, Record};
+use crate::kafka::{NextOffset, Record, TopicPartition};
 use crate::outcome::SkipReason;
 
 /// What is known of a record and not yet committed.
@@ -55,6 +56,17 @@ pub(super) enum Remembered {
     NoEffect,
 }
 
+/// How far an order to go back has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Back {
+    /// There is none.
+    No,
+    /// What is under way may end, and is committed first.
+    Awaited,
+    /// It is in the transaction under way.
+    Committing,
+}
+
 /// A partition between its assignment and its end.
 #[derive(Debug)]
 pub(super) struct Partition {
@@ -64,6 +76,9 @@ pub(super) struct Partition {
     pub(super) restored: bool,
     pub(super) revoking: bool,
     pub(super) paused: bool,
+    pub(super) back: Back,
+    /// What was carried out.
+    pub(super) rewound: Rewound,
     pub(super) window: Window,
     pub(super) keys: Keys,
     pub(super) seen: Seen,
@@ -92,6 +107,8 @@ impl Partition {
             restored: false,
             revoking: false,
             paused: false,
+            back: Back::No,
+            rewound: Rewound::default(),
             window: Window::new(settings.window),
             keys: Keys::default(),
             seen: Seen::new(settings.dedupe_window, settings.max_seen),
@@ -110,6 +127,7 @@ impl Partition {
     pub(super) fn start_over(&mut self, restore: u64, settings: &Settings) {
         self.restore = restore;
         self.restored = false;
+        self.back = Back::No;
         self.keys = Keys::default();
         self.seen = Seen::new(settings.dedupe_window, settings.max_seen);
         self.concluded.clear();
@@ -129,8 +147,12 @@ impl Partition {
     }
 
     /// The receipts were read: what is open takes its place, and records may come.
-    pub(super) fn restored(&mut self, next: Option<NextOffset>, now: Duration) {
+    pub(super) fn restored(&mut self, next: Option<NextOffset>, rewound: Rewound, now: Duration) {
         self.restored = true;
+        self.rewound = rewound;
+        for (id, since) in self.seen.go_back(&rewound) {
+            self.unsure.entry(id).or_insert(since);
+        }
         // It is about to be started, which resumes it.
         self.paused = false;
         self.seen.expire(now);
@@ -157,7 +179,11 @@ impl Partition {
         for receipt in receipts {
             if !self.restored {
                 self.seen.take(receipt, active);
-            } else if receipt.fate == Fate::Requeued && self.seen.open(receipt.origin).is_none() {
+            } else if receipt.fate == Fate::Requeued
+                && self.seen.open(receipt.origin).is_none()
+                // After a rewind it may be about to be sent from there.
+                && !self.window.awaits(receipt.origin)
+            {
                 self.seen.take(receipt, active);
                 if self.seen.open(receipt.origin).is_some() {
                     self.keys.open(receipt.key, receipt.origin, receipt.delivery_id, now);
@@ -169,8 +195,9 @@ impl Partition {
 
     /// Takes a record; it waits for its turn, or is parked with its key at once.
     pub(super) fn arrive(&mut self, arrived: Arrived, settings: &Settings) {
-        let Arrived { delivery_id: id, record } = arrived;
+        let Arrived { delivery_id, record } = arrived;
         let offset = record.offset;
+        let id = self.rewound.id_of(offset, delivery_id);
         if !self.restored {
             self.window.pass(offset);
             return;
@@ -191,7 +218,7 @@ impl Partition {
         }
         // Nothing goes past those that wait already.
         let parked = self.keys.get(key).is_some_and(|queue| queue.is_parked() && queue.waiting() == 0);
-        if parked && !promised && self.has_room_to_park(settings) && !self.revoking {
+        if parked && !promised && self.has_room_to_park(settings) && !self.is_closing() {
             if self.repeats(id) {
                 self.conclude_waiting(offset, id, key, Fate::Skipped(SkipReason::Duplicate));
             } else {
@@ -292,7 +319,32 @@ impl Partition {
     }
 
     pub(super) fn may_send(&self) -> bool {
-        self.restored && !self.revoking
+        self.restored && !self.is_closing()
+    }
+
+    /// It is being handed over, or goes back: nothing more goes out, and what is under way is to end.
+    pub(super) fn is_closing(&self) -> bool {
+        self.revoking || self.back != Back::No
+    }
+
+    /// Nothing of it is left to be committed before it goes back; whether calls are out is the line's to say.
+    pub(super) fn may_go_back(&self) -> bool {
+        self.restored && !self.revoking && self.back == Back::Awaited && self.is_clean()
+    }
+
+    /// What is committed to go back. `None`: there is no offset to go back from.
+    pub(super) fn go_back(&mut self, at: &TopicPartition, order: &Rewind) -> Option<Progress> {
+        let head = self.window.head()?;
+        self.back = Back::Committing;
+        let next = head.min(order.to);
+        let order = Rewind { to: next, ..*order };
+        Some(Progress {
+            at: at.clone(),
+            epoch: self.epoch,
+            next,
+            receipts_from: self.seen.receipts_from(head).min(order.receipts_from),
+            rewound: self.rewound.at(head).by(&order, self.seen.settled_to(head), self.seen.end()),
+        })
     }
 
     pub(super) fn has_outcomes(&self) -> bool {
@@ -329,6 +381,14 @@ impl Partition {
     pub(super) fn hand_back(&mut self) {
         self.outcomes.append(&mut self.committing);
         self.awaited = self.outcomes.values().any(Conclusion::is_awaited);
+        if self.back == Back::Committing {
+            self.back = Back::Awaited;
+        }
+    }
+
+    /// Something of it is in the transaction under way.
+    pub(super) fn is_committing(&self) -> bool {
+        !self.committing.is_empty() || self.back == Back::Committing
     }
 
     /// Moves up to `most` outcomes into the transaction; gives the offset that is committed with them. `None`: there is
@@ -416,6 +476,6 @@ impl Partition {
 
     /// Nothing of it waits to be committed.
     pub(super) fn is_clean(&self) -> bool {
-        self.outcomes.is_empty() && self.committing.is_empty()
+        self.outcomes.is_empty() && self.committing.is_empty() && self.back != Back::Committing
     }
 }

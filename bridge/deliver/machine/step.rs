@@ -1,5 +1,6 @@
 //! What can happen to a sink's machine, and what it can ask for.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use uuid::Uuid;
 
 use crate::config::Guarantee;
 use crate::config::units::Rate;
+use crate::deliver::rewound::{Rewind, Rewound};
 use crate::deliver::settle::{Followed, Receipt, Transaction, TxnAnswer};
 use crate::deliver::window::Limits;
 use crate::kafka::consume::AssignmentEpoch;
@@ -111,12 +113,17 @@ pub enum Input {
         position: i64,
     },
     /// All receipts were read that were there. `next`: the group's stable committed offset, looked up before them.
+    ///
+    /// `rewound`: what that commit said of rewinds; `None`: it was not ours, or there is none.
     Restored {
         at: TopicPartition,
         epoch: AssignmentEpoch,
         restore: u64,
         next: Option<NextOffset>,
+        rewound: Option<Rewound>,
     },
+    /// What operators want read again: of each partition the last order, those that were carried out among them.
+    Rewinds(BTreeMap<TopicPartition, Rewind>),
     Records(Vec<Arrived>),
     /// The answer to [`Action::Fetch`]; `None`: it could not be read now.
     Fetched {
@@ -247,6 +254,12 @@ pub enum Notice {
     /// Nobody knows whether a transaction was committed: its partitions are read again.
     Unsure {
         partitions: Vec<TopicPartition>,
+    },
+    /// A partition is read again, as an operator wanted.
+    WentBack {
+        at: TopicPartition,
+        from: Option<NextOffset>,
+        order: Rewind,
     },
     /// Something was still under way at the deadline.
     LetGo {

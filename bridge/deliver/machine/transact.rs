@@ -7,8 +7,10 @@ use super::partition::{Conclusion, Partition};
 use super::step::{Action, Ended, Notice, TxnId};
 use super::{Machine, Turn};
 use crate::deliver::retry;
+use crate::deliver::rewound::Rewind;
 use crate::deliver::settle::{Fate, Progress, Receipt, Transaction, TxnAnswer};
 use crate::kafka::TopicPartition;
+use crate::kafka::consume::AssignmentEpoch;
 use crate::outcome::Outcome;
 
 /// Between two transactions: each costs the brokers several writes for every partition that it touches, and outcomes that
@@ -36,6 +38,8 @@ struct UnderWay {
     txn: TxnId,
     /// How many receipts it holds of each partition, in their order.
     parts: Vec<(TopicPartition, usize)>,
+    /// Partitions that go back with it.
+    back: Vec<(TopicPartition, AssignmentEpoch, Rewind)>,
 }
 
 impl Commits {
@@ -66,13 +70,14 @@ impl Machine {
             outcomes += partition.outcomes.len();
             awaited |= partition.is_awaited();
         }
+        let goes_back = self.goes_back();
         // Somebody waits for the last ones.
         let hurry = self.stop_by.is_some() || !self.revocations.is_empty();
-        if outcomes == 0 {
+        if outcomes == 0 && !goes_back {
             None
         } else if hurry && self.commits.failures == 0 {
             Some(Duration::ZERO)
-        } else if awaited || outcomes >= self.line.settings.max_transaction {
+        } else if awaited || goes_back || outcomes >= self.line.settings.max_transaction {
             Some(self.commits.not_before)
         } else {
             Some(self.commits.in_time)
@@ -86,7 +91,7 @@ impl Machine {
         }
         self.commits.numbers += 1;
         let txn = TxnId(self.commits.numbers);
-        self.commits.under_way = Some(UnderWay { txn, parts: Vec::new() });
+        self.commits.under_way = Some(UnderWay { txn, parts: Vec::new(), back: Vec::new() });
         self.commits.began(turn.now);
         turn.act(Action::Begin { txn });
     }
@@ -103,6 +108,7 @@ impl Machine {
         }
         let mut transaction = Transaction::default();
         let mut parts = Vec::new();
+        let back = self.go_back(&mut transaction);
         for (at, partition) in &mut self.partitions {
             let room = self.line.settings.max_transaction.saturating_sub(transaction.receipts.len());
             let Some(next) = partition.fill_transaction(room) else { continue };
@@ -110,14 +116,15 @@ impl Machine {
             transaction.receipts.extend(partition.committing.values().map(receipt));
             parts.push((at.clone(), partition.committing.len()));
             let receipts_from = partition.seen.receipts_from(next);
-            transaction.progress.push(Progress { at: at.clone(), epoch: partition.epoch, next, receipts_from });
+            let (epoch, rewound) = (partition.epoch, partition.rewound.at(next));
+            transaction.progress.push(Progress { at: at.clone(), epoch, next, receipts_from, rewound });
         }
         if transaction.progress.is_empty() {
             turn.act(Action::Abort { txn });
         } else {
             turn.act(Action::Commit { txn, transaction });
         }
-        self.commits.under_way = Some(UnderWay { txn, parts });
+        self.commits.under_way = Some(UnderWay { txn, parts, back });
     }
 
     pub(super) fn txn_ended(&mut self, txn: TxnId, answer: TxnAnswer, turn: &mut Turn<'_>) {
@@ -126,6 +133,7 @@ impl Machine {
             TxnAnswer::Committed { positions } => {
                 self.commits.failures = 0;
                 self.committed(&under_way.parts, &positions, turn);
+                self.went_back(&under_way.back, turn);
             }
             TxnAnswer::Aborted => {
                 self.partitions.values_mut().for_each(Partition::hand_back);
@@ -170,19 +178,9 @@ impl Machine {
 
     /// Unknown is never success: what was in the transaction is found out from the receipts.
     fn read_again(&mut self, turn: &mut Turn<'_>) {
-        let mut unsure = Vec::new();
-        let since = self.now.saturating_sub(self.line.settings.dedupe_window);
-        for (at, partition) in &mut self.partitions {
-            if partition.committing.is_empty() {
-                continue;
-            }
-            self.restores += 1;
-            self.line.start_over(at, partition);
-            partition.start_over(self.restores, &self.line.settings);
-            unsure.push(at.clone());
-            let (epoch, restore) = (partition.epoch, partition.restore);
-            turn.act(Action::Restore { at: at.clone(), epoch, restore, since });
-        }
+        let committing = self.partitions.iter().filter(|(_, partition)| partition.is_committing());
+        let unsure: Vec<_> = committing.map(|(at, _)| at.clone()).collect();
+        unsure.iter().for_each(|at| self.read_partition_again(at, turn));
         turn.act(Action::Tell(Notice::Unsure { partitions: unsure }));
     }
 }
