@@ -11,6 +11,8 @@
 // A bench talks to a person, and ends with a status.
 #![allow(clippy::print_stdout, clippy::exit, clippy::expect_used)]
 
+#[path = "micro/body.rs"]
+mod body;
 #[path = "micro/mapping.rs"]
 mod mapping;
 
@@ -30,7 +32,7 @@ use sha2::Sha256;
 
 fn main() {
     let smoke = std::env::args().any(|argument| argument == "--smoke");
-    let passed = [encode(smoke), verify(smoke), mapping::run(smoke), dedupe(smoke)];
+    let passed = [encode(smoke), body::run(smoke), verify(smoke), mapping::run(smoke), dedupe(smoke)];
     if passed.contains(&false) {
         std::process::exit(1);
     }

@@ -53,7 +53,6 @@ pub struct Rfc3339([u8; 24]);
 impl Rfc3339 {
     /// `ms`: milliseconds since the Unix epoch, taken into the years 0000 to 9999 where it lies outside.
     #[must_use]
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "each digit is reduced modulo ten")]
     pub fn from_ms(ms: i64) -> Self {
         const YEAR_0: i64 = -62_167_219_200_000;
         const YEAR_9999_END: i64 = 253_402_300_799_999;
@@ -62,19 +61,13 @@ impl Rfc3339 {
         let (year, month, day) = civil(days);
 
         let mut text = *b"0000-00-00T00:00:00.000Z";
-        let mut put = |at: usize, digits: usize, mut value: i64| {
-            for place in (at..at + digits).rev() {
-                text[place] = b'0' + (value % 10) as u8;
-                value /= 10;
-            }
-        };
-        put(0, 4, year);
-        put(5, 2, month);
-        put(8, 2, day);
-        put(11, 2, in_day / 3_600_000);
-        put(14, 2, in_day / 60_000 % 60);
-        put(17, 2, in_day / 1000 % 60);
-        put(20, 3, in_day % 1000);
+        put(&mut text[..4], year);
+        put(&mut text[5..7], month);
+        put(&mut text[8..10], day);
+        put(&mut text[11..13], in_day / 3_600_000);
+        put(&mut text[14..16], in_day / 60_000 % 60);
+        put(&mut text[17..19], in_day / 1000 % 60);
+        put(&mut text[20..23], in_day % 1000);
         Self(text)
     }
 
@@ -148,6 +141,57 @@ pub fn local_timestamp(count: i64, unit: Unit) -> String {
 #[must_use]
 pub fn timestamp(count: i64, unit: Unit) -> String {
     format!("{}Z", local_timestamp(count, unit))
+}
+
+// === Counts into a buffer ===
+//
+// The same texts, digit by digit: what is formatted costs several times as much. Counts that no clock shows, which only
+// a broken producer writes, are left to the formatting.
+
+/// Appends [`date`].
+pub fn write_date(days: i64, out: &mut Vec<u8>) {
+    match civil(days) {
+        (year @ 0..=9_999, month, day) => {
+            let mut text = *b"0000-00-00";
+            put(&mut text[..4], year);
+            put(&mut text[5..7], month);
+            put(&mut text[8..], day);
+            out.extend_from_slice(&text);
+        }
+        _ => out.extend_from_slice(date(days).as_bytes()),
+    }
+}
+
+/// Appends [`time`].
+pub fn write_time(count: i64, unit: Unit, out: &mut Vec<u8>) {
+    let seconds = count.div_euclid(unit.a_second());
+    if !(0..SECONDS_A_DAY).contains(&seconds) {
+        return out.extend_from_slice(time(count, unit).as_bytes());
+    }
+    let mut text = *b"00:00:00.000000000";
+    put(&mut text[..2], seconds / 3_600);
+    put(&mut text[3..5], seconds / 60 % 60);
+    put(&mut text[6..8], seconds % 60);
+    let end = 9 + unit.digits();
+    put(&mut text[9..end], count.rem_euclid(unit.a_second()));
+    out.extend_from_slice(&text[..end]);
+}
+
+/// Appends [`local_timestamp`], which [`timestamp`] is too but for the `Z` behind it.
+pub fn write_local_timestamp(count: i64, unit: Unit, out: &mut Vec<u8>) {
+    let a_day = SECONDS_A_DAY * unit.a_second();
+    write_date(count.div_euclid(a_day), out);
+    out.push(b'T');
+    write_time(count.rem_euclid(a_day), unit, out);
+}
+
+/// Fills `text` with the last digits of a number that is not negative.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "each digit is reduced modulo ten")]
+fn put(text: &mut [u8], mut value: i64) {
+    for place in text.iter_mut().rev() {
+        *place = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
 }
 
 // === Text into counts ===
@@ -391,6 +435,22 @@ mod tests {
             let text = timestamp(millis, Unit::Millis);
             prop_assert_eq!(parse_rfc3339(&text), Some(millis));
             prop_assert_eq!(Rfc3339::from_ms(millis).to_string(), text);
+        }
+
+        #[test]
+        fn what_is_appended_is_what_is_formatted(count in any::<i64>(), shift in 0_u32..64, unit in 0_usize..3) {
+            let unit = [Unit::Millis, Unit::Micros, Unit::Nanos][unit];
+            // Of every magnitude.
+            let count = count >> shift;
+            let appended = |write: &dyn Fn(&mut Vec<u8>)| {
+                let mut out = Vec::new();
+                write(&mut out);
+                String::from_utf8(out).unwrap()
+            };
+            prop_assert_eq!(appended(&|out| write_time(count, unit, out)), time(count, unit));
+            prop_assert_eq!(appended(&|out| write_local_timestamp(count, unit, out)), local_timestamp(count, unit));
+            let days = i64::from(i32::try_from(count >> 32).unwrap());
+            prop_assert_eq!(appended(&|out| write_date(days, out)), date(days));
         }
 
         #[test]

@@ -19,8 +19,7 @@ use crate::kafka::read::Event;
 use crate::kafka::{self, Client, Glimpse, NextOffset, Reader, Then, TopicPartition};
 use crate::schema::plan::{Plan, Scratch};
 use crate::schema::registry::{self, Registry};
-use crate::schema::{Decoded, Decoder, decode, wire};
-use crate::sinks::json::Shape;
+use crate::schema::{Decoder, Opened, decode, wire};
 
 /// The schema, as it is registered under its record name.
 pub const SCHEMA: &str = include_str!("../schemas/hookbridge/control/1.avsc");
@@ -112,8 +111,9 @@ impl Control {
     ///
     /// # Errors
     /// Why it is no order.
-    pub fn told(sink: &str, decoded: &Decoded) -> Result<Self, String> {
-        let json = Shape::new(&decoded.writer.schema).to_json(&decoded.value).map_err(|error| error.to_string())?;
+    pub fn told(sink: &str, opened: &Opened<'_>) -> Result<Self, String> {
+        let mut json = Vec::new();
+        opened.json("", &mut json).map_err(|error| error.to_string())?;
         // Instants come as text, which `--json` prints: the number is in the value.
         let told: Told = serde_json::from_slice(&json).map_err(|error| error.to_string())?;
         Ok(told.of(sink))
@@ -123,8 +123,8 @@ impl Control {
     /// in the log: the one before it counts.
     async fn read(decoder: &Decoder, raw: &Raw) -> Result<Option<Self>, Error> {
         let Raw { sink, value: Some(value) } = raw else { return Ok(Some(Self::of(&raw.sink))) };
-        let read = match decoder.decode(value).await {
-            Ok(decoded) => Self::told(sink, &decoded),
+        let read = match decoder.open(value).await {
+            Ok(opened) => Self::told(sink, &opened),
             Err(decode::Error::Registry(error)) if error.is_transient() => return Err(error.into()),
             Err(error) => Err(error.to_string()),
         };
@@ -354,8 +354,7 @@ mod tests {
         let (id, datum) = wire::unframe(&value).unwrap();
         assert_eq!(id, 7);
         let writer = Arc::new(WriterSchema::new(7, SCHEMA.to_owned()).unwrap());
-        let value = writer.read(datum).unwrap();
-        assert_eq!(Control::told("crm", &Decoded { writer, value }), Ok(order()));
+        assert_eq!(Control::told("crm", &Opened::new(writer, datum)), Ok(order()));
     }
 
     #[test]

@@ -241,6 +241,7 @@ const PURE: &[&str] = &[
     "bridge/ingest/dedupe/ring",
     "bridge/ingest/dedupe/shard",
     "bridge/schema/plan",
+    "bridge/schema/reader",
     "bridge/schema/compat",
     "bridge/schema/drift",
     "bridge/kafka/offset",

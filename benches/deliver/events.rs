@@ -4,15 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use apache_avro::reader::datum::GenericDatumReader;
 use hookbridge::calendar::Rfc3339;
 use hookbridge::clock;
 use hookbridge::config::UnknownFields;
 use hookbridge::dev::samples::Samples;
 use hookbridge::event::header;
 use hookbridge::schema::plan::{Plan, Scratch};
+use hookbridge::schema::reader::Reader;
 use hookbridge::schema::{files, wire};
-use hookbridge::sinks::Shape;
 use rdkafka::message::{Header, OwnedHeaders, ToBytes};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 
@@ -109,10 +108,10 @@ impl Purchases {
     /// Bytes of the JSON that an event goes out as, in the envelope of a plain HTTP sink.
     fn sent_bytes(&self, event: &Event) -> usize {
         const ENVELOPE: &str = r#"{"type":"purchase_completed","timestamp":"2026-03-14T09:26:53.589Z","data":}"#;
-        let mut datum = &event.value[wire::HEADER_LEN..];
-        let reader = GenericDatumReader::builder(&self.schema.schema).build().expect("a reader");
-        let value = reader.read_value(&mut datum).expect("what was just written");
-        Shape::new(&self.schema.schema).to_json(&value).expect("JSON").len() + ENVELOPE.len()
+        let mut data = Vec::new();
+        let reader = Reader::compile(&self.schema.schema).expect("a reader");
+        reader.write(&event.value[wire::HEADER_LEN..], &mut data).expect("what was just written");
+        data.len() + ENVELOPE.len()
     }
 }
 

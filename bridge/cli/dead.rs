@@ -162,7 +162,7 @@ fn chosen<'f>(
     err: &mut dyn Write,
 ) -> Result<Vec<(&'f Letter, Shown)>, Ended> {
     let mut sieve = Sieve::new(choice.program(err)?);
-    let mut values = Values::new(desk.registry.clone());
+    let values = Values::new(desk.registry.clone());
     let mut chosen = Vec::new();
     for letter in found.letters.iter().filter(|letter| is_named(letter)) {
         let data = desk.runtime.block_on(values.json(letter.record.value.as_deref()));

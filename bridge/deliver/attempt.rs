@@ -22,7 +22,7 @@ use crate::event::{Identity, header};
 use crate::kafka::{Record, TopicPartition};
 use crate::outcome::{Outcome, Settlement, SkipReason};
 use crate::schema::{Decoder, WriterSchema, decode, registry};
-use crate::sinks::{Claim, Delivery, Halt, Item, Shape, Sink};
+use crate::sinks::{Claim, Content, Delivery, Halt, Item, Shape, Sink};
 
 /// A compiled `where`: the event as JSON in, whether it is true out, or why it could not be said.
 pub type Filter = Arc<dyn Fn(&[u8]) -> Result<bool, String> + Send + Sync>;
@@ -59,6 +59,7 @@ pub(super) struct Context {
 pub(super) struct Preparation {
     decoder: Arc<Decoder>,
     policy: Policy,
+    gives_values: bool,
     shapes: Mutex<HashMap<u32, Arc<Shape>>>,
 }
 
@@ -150,7 +151,8 @@ impl Batch {
 impl Context {
     /// Without a registrar an event that is refused for good is not buried: it holds its partition.
     pub(super) fn new(decoder: Arc<Decoder>, policy: Policy, sink: Sink, registrar: Option<Registrar>) -> Self {
-        Self { preparation: Preparation::new(decoder, policy), sink, registrar }
+        let preparation = if sink.takes_values() { Preparation::of_values } else { Preparation::new };
+        Self { preparation: preparation(decoder, policy), sink, registrar }
     }
 
     pub(super) fn sink(&self) -> &Sink {
@@ -320,8 +322,14 @@ fn unreadable(error: &decode::Error) -> Outcome {
 }
 
 impl Preparation {
+    /// For a sink that takes JSON.
     pub(super) fn new(decoder: Arc<Decoder>, policy: Policy) -> Self {
-        Self { decoder, policy, shapes: Mutex::default() }
+        Self { decoder, policy, gives_values: false, shapes: Mutex::default() }
+    }
+
+    /// For one that takes [`Content::Value`]; such a sink has no `map`.
+    fn of_values(decoder: Arc<Decoder>, policy: Policy) -> Self {
+        Self { gives_values: true, ..Self::new(decoder, policy) }
     }
 
     pub(super) async fn prepare(&self, sink: &str, record: &Record) -> Result<Prepared, Unfit> {
@@ -340,25 +348,28 @@ impl Preparation {
     async fn fit(&self, sink: &str, record: &Record, identity: Identity) -> Result<Prepared, Outcome> {
         let rejected = |reason: String| Outcome::Rejected { reason };
         let value = record.value.as_deref().ok_or_else(|| rejected("a tombstone is no event".into()))?;
-        let decoded = self.decoder.decode(value).await.map_err(|error| unreadable(&error))?;
-        let shape = self.shape_of(&decoded.writer);
+        let opened = self.decoder.open(value).await.map_err(|error| unreadable(&error))?;
 
         let Policy { purpose, filter, map, .. } = &self.policy;
-        let mut json = None;
-        if filter.is_some() || map.is_some() {
-            json = Some(shape.to_json(&decoded.value).map_err(|error| rejected(error.to_string()))?);
+        let (mut json, mut asked) = (Vec::new(), None);
+        if !self.gives_values || filter.is_some() || consent::is_needed(purpose) {
+            asked = opened.json(consent::FIELD, &mut json).map_err(|error| unreadable(&error))?;
         }
-        if let (Some(filter), Some(json)) = (filter, &json)
-            && !filter(json).map_err(|reason| rejected(format!("where: {reason}")))?
+        if let Some(filter) = filter
+            && !filter(&json).map_err(|reason| rejected(format!("where: {reason}")))?
         {
             return Ok(Prepared::Skip(SkipReason::Filtered));
         }
-        if !consent::is_given(purpose, &decoded.value) {
+        if !consent::is_given(purpose, asked.map(|place| &json[place])) {
             return Ok(Prepared::Skip(SkipReason::NoConsent));
         }
-        let mapped = match (map, &json) {
-            (Some(map), Some(json)) => Some(map(json).map_err(|reason| rejected(format!("map: {reason}")))?),
-            _ => None,
+        let content = if self.gives_values {
+            let value = opened.value().map_err(|error| unreadable(&error))?;
+            Content::Value { shape: self.shape_of(&opened.writer), value }
+        } else if let Some(map) = map {
+            Content::Mapped(map(&json).map_err(|reason| rejected(format!("map: {reason}")))?)
+        } else {
+            Content::Json(json)
         };
         Ok(Prepared::Send(Box::new(Delivery {
             #[cfg(not(feature = "seeded-bugs"))]
@@ -369,10 +380,8 @@ impl Preparation {
             offset: record.offset,
             received_at_ms: record.header(header::RECEIVED_AT).and_then(parse_rfc3339).or(record.timestamp_ms),
             occurred_at: record.header(header::CE_TIME).map(str::to_owned),
-            schema_id: decoded.writer.id,
-            shape,
-            value: decoded.value,
-            mapped,
+            schema_id: opened.writer.id,
+            content,
         })))
     }
 

@@ -1,35 +1,72 @@
 //! Consent, fail-closed: an event goes to a sink that has a purpose only if the event itself says true for it.
 
-use apache_avro::types::Value;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use crate::config::Purpose;
 
 /// The field of an event that holds its consent: a map, or a record, of purposes to booleans.
-const FIELD: &str = "consent";
+pub(super) const FIELD: &str = "consent";
 
-/// Whether the event may go to a sink of that purpose.
+/// Whether events are asked for consent at all.
+pub(super) fn is_needed(purpose: &Purpose) -> bool {
+    matches!(purpose, Purpose::Named(_))
+}
+
+/// Whether the event may go to a sink of that purpose. `consent`: the JSON of the event's [`FIELD`], where it has one.
 ///
 /// Only the boolean true is consent. A missing field, a missing or null purpose, a text that says "true": none is.
-pub(super) fn is_given(purpose: &Purpose, event: &Value) -> bool {
+pub(super) fn is_given(purpose: &Purpose, consent: Option<&[u8]>) -> bool {
     let Purpose::Named(purpose) = purpose else { return true };
-    let consent = member(event, FIELD);
-    let given = consent.and_then(|consent| member(consent, purpose));
-    matches!(given.map(plain), Some(Value::Boolean(true)))
+    let mut json = serde_json::Deserializer::from_slice(consent.unwrap_or_default());
+    json.deserialize_map(Given(purpose)).unwrap_or(false)
 }
 
-/// A value without the unions around it.
-fn plain(mut value: &Value) -> &Value {
-    while let Value::Union(_, inner) = value {
-        value = inner;
+/// Whether an object says true for a name. What is no object says nothing.
+struct Given<'p>(&'p str);
+
+impl<'de> Visitor<'de> for Given<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("purposes and booleans")
     }
-    value
+
+    fn visit_map<A: MapAccess<'de>>(self, mut purposes: A) -> Result<bool, A::Error> {
+        let mut is_given = false;
+        while let Some(is_ours) = purposes.next_key_seed(Same(self.0))? {
+            if is_ours {
+                is_given = purposes.next_value::<&RawValue>()?.get() == "true";
+            } else {
+                purposes.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(is_given)
+    }
 }
 
-fn member<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
-    match plain(value) {
-        Value::Map(entries) => entries.get(name),
-        Value::Record(fields) => fields.iter().find(|(field, _)| field == name).map(|(_, value)| value),
-        _ => None,
+/// Whether a key is that text.
+struct Same<'p>(&'p str);
+
+impl<'de> DeserializeSeed<'de> for Same<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, key: D) -> Result<bool, D::Error> {
+        key.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Same<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a purpose")
+    }
+
+    fn visit_str<E: Error>(self, key: &str) -> Result<bool, E> {
+        Ok(key == self.0)
     }
 }
 
@@ -37,57 +74,45 @@ fn member<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
 mod tests {
     use super::*;
 
-    fn some(value: Value) -> Value {
-        Value::Union(1, Box::new(value))
-    }
-
-    fn none() -> Value {
-        Value::Union(0, Box::new(Value::Null))
-    }
-
-    fn event(consent: Value) -> Value {
-        Value::Record(vec![("id".into(), Value::Int(1)), ("consent".into(), consent)])
-    }
-
-    fn map(value: Value) -> Value {
-        Value::Map([("email_marketing".to_owned(), value), ("ads".to_owned(), Value::Boolean(true))].into())
+    fn given(purpose: &Purpose, consent: &str) -> bool {
+        is_given(purpose, Some(consent.as_bytes()))
     }
 
     #[test]
     fn only_the_boolean_true_is_consent() {
         let purpose = Purpose::Named("email_marketing".into());
         for (consent, expected) in [
-            (map(Value::Boolean(true)), true),
-            (map(some(Value::Boolean(true))), true),
-            (some(map(Value::Boolean(true))), true),
-            (Value::Record(vec![("email_marketing".into(), Value::Boolean(true))]), true),
-            (map(Value::Boolean(false)), false),
-            (map(none()), false),
-            (map(Value::String("true".into())), false),
-            (map(Value::Int(1)), false),
-            (map(map(Value::Boolean(true))), false),
-            (Value::Map([("ads".to_owned(), Value::Boolean(true))].into()), false),
-            (Value::Map([("EMAIL_MARKETING".to_owned(), Value::Boolean(true))].into()), false),
-            (Value::Map([].into()), false),
-            (Value::Boolean(true), false),
-            (none(), false),
+            (r#"{"email_marketing":true}"#, true),
+            (r#"{"ads":false,"email_marketing":true,"sms":null}"#, true),
+            (r#"{"email\u005fmarketing":true}"#, true),
+            (r#"{"ads":true,"email_marketing":false}"#, false),
+            (r#"{"ads":true,"email_marketing":null}"#, false),
+            (r#"{"email_marketing":"true"}"#, false),
+            (r#"{"email_marketing":1}"#, false),
+            (r#"{"email_marketing":{"email_marketing":true}}"#, false),
+            (r#"{"a":{"email_marketing":true}}"#, false),
+            (r#"{"ads":true}"#, false),
+            (r#"{"EMAIL_MARKETING":true}"#, false),
+            (r#"["email_marketing",true]"#, false),
+            (r#"{"email_marketing":true"#, false),
+            ("{}", false),
+            ("true", false),
+            ("null", false),
+            ("", false),
         ] {
-            assert_eq!(is_given(&purpose, &event(consent.clone())), expected, "{consent:?}");
+            assert_eq!(given(&purpose, consent), expected, "{consent}");
         }
     }
 
     #[test]
     fn an_event_without_a_consent_field_has_none() {
-        let purpose = Purpose::Named("email_marketing".into());
-        assert!(!is_given(&purpose, &Value::Record(vec![])));
-        assert!(!is_given(&purpose, &Value::String("consent".into())));
-        assert!(!is_given(&purpose, &Value::Null));
+        assert!(!is_given(&Purpose::Named("email_marketing".into()), None));
     }
 
     #[test]
     fn a_sink_without_a_purpose_asks_for_none() {
         for purpose in [Purpose::None, Purpose::Unset] {
-            assert!(is_given(&purpose, &event(Value::Map([].into()))));
+            assert!(!is_needed(&purpose) && given(&purpose, "{}") && is_given(&purpose, None));
         }
     }
 }

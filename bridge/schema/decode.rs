@@ -1,5 +1,6 @@
-//! Framed bytes → a value, under the schema that they were written with.
+//! Framed bytes → a value or its JSON, under the schema that they were written with.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use apache_avro::types::Value;
@@ -33,6 +34,13 @@ pub struct Decoded {
     pub value: Value,
 }
 
+/// A value that is still bytes, and the schema that they were written with.
+#[derive(Debug)]
+pub struct Opened<'v> {
+    pub writer: Arc<WriterSchema>,
+    datum: &'v [u8],
+}
+
 /// Reads the values of a topic; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Decoder {
@@ -45,11 +53,35 @@ impl Decoder {
         Self { registry }
     }
 
+    /// A record's value in the Confluent wire format, with the schema that it was written with; nothing of it is read yet.
+    pub async fn open<'v>(&self, framed: &'v [u8]) -> Result<Opened<'v>, Error> {
+        let (id, datum) = wire::unframe(framed)?;
+        Ok(Opened { writer: self.registry.writer(id).await?, datum })
+    }
+
     /// The value of a record in the Confluent wire format.
     pub async fn decode(&self, framed: &[u8]) -> Result<Decoded, Error> {
-        let (id, datum) = wire::unframe(framed)?;
-        let writer = self.registry.writer(id).await?;
-        let value = writer.read(datum).map_err(|source| Error::Datum { id, source })?;
-        Ok(Decoded { writer, value })
+        let opened = self.open(framed).await?;
+        let value = opened.value()?;
+        Ok(Decoded { writer: opened.writer, value })
+    }
+}
+
+impl<'v> Opened<'v> {
+    #[must_use]
+    pub fn new(writer: Arc<WriterSchema>, datum: &'v [u8]) -> Self {
+        Self { writer, datum }
+    }
+
+    /// As a tree.
+    pub fn value(&self) -> Result<Value, Error> {
+        self.writer.read(self.datum).map_err(|source| Error::Datum { id: self.writer.id, source })
+    }
+
+    /// Appended to `out` as JSON, without a tree ([`reader`](super::reader)); gives where the field `noted` of the event
+    /// came to stand, where there is one.
+    pub fn json(&self, noted: &str, out: &mut Vec<u8>) -> Result<Option<Range<usize>>, Error> {
+        let written = self.writer.write_json(self.datum, noted, out);
+        written.map_err(|source| Error::Datum { id: self.writer.id, source })
     }
 }

@@ -14,6 +14,7 @@ pub mod example;
 pub mod files;
 mod inline;
 pub mod plan;
+pub mod reader;
 pub mod registry;
 pub mod shape;
 pub mod wire;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use apache_avro::Schema;
 use apache_avro::schema::{RecordField, RecordSchema};
 
-pub use decode::{Decoded, Decoder};
+pub use decode::{Decoded, Decoder, Opened};
 pub use registry::{Registered, Registry};
 pub use writer::{ReadError, SchemaError, WriterSchema};
 

@@ -59,7 +59,7 @@ mod pointer;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use serde::Serialize;
 use serde::de::DeserializeSeed;

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 
 use apache_avro::types::Value;
 use apache_avro::util::max_allocation_bytes;
 use apache_avro::{GenericSingleObjectReader, Schema};
 
+use super::reader::{self, Reader};
 use super::shape;
 
 /// Bytes that apache-avro may allocate for one text or one collection; its own default is 512 MiB.
@@ -29,6 +31,8 @@ pub enum ReadError {
     Datum(#[source] Box<apache_avro::Error>),
     #[error("{left} bytes are left behind the datum")]
     Trailing { left: usize },
+    #[error("the datum does not fit its schema")]
+    Json(#[source] reader::Error),
 }
 
 /// A schema by its registry id, self-contained.
@@ -40,6 +44,7 @@ pub struct WriterSchema {
     /// Names resolved once: apache-avro's plain functions do it for every datum, most of their time.
     /// It is the one reader of theirs that owns its schema; its header is set to nothing, for `wire` has read ours.
     reader: GenericSingleObjectReader,
+    json: Reader,
 }
 
 impl WriterSchema {
@@ -53,7 +58,8 @@ impl WriterSchema {
         shape::check(&schema).map_err(SchemaError::Shape)?;
         let reader =
             GenericSingleObjectReader::builder().schema(schema.clone()).header(Vec::new()).build().map_err(avro)?;
-        Ok(Self { id, schema, text, reader })
+        let json = Reader::compile(&schema).map_err(SchemaError::Shape)?;
+        Ok(Self { id, schema, text, reader, json })
     }
 
     /// The value of a datum (without frame) that was written with this schema.
@@ -64,6 +70,11 @@ impl WriterSchema {
             0 => Ok(value),
             left => Err(ReadError::Trailing { left }),
         }
+    }
+
+    /// Appends the same value as JSON to `out`; see [`Reader::write_noting`]. What every event passes through.
+    pub fn write_json(&self, datum: &[u8], noted: &str, out: &mut Vec<u8>) -> Result<Option<Range<usize>>, ReadError> {
+        self.json.write_noting(datum, noted, out).map_err(ReadError::Json)
     }
 }
 

@@ -17,11 +17,12 @@ use sha2::Sha256;
 
 pub use self::batch::{Batch, Body, Failed, Wrap};
 use super::egress::{self, Guard};
-use super::{Delivery, Item, Progress, json};
+use super::{Content, Delivery, Item, Progress, json};
 use crate::calendar::{Rfc3339, parse_http_date};
 use crate::clock;
 use crate::config::{self, Network};
 use crate::outcome::{Answers, Outcome};
+use crate::schema::reader::text;
 
 /// Bytes of an answer that are read: enough for any receiver's acknowledgement, so that its connection can be used
 /// again; beyond it the connection is closed instead.
@@ -157,21 +158,26 @@ impl Http {
 
 /// The request's body: the same bytes on every attempt.
 fn body_of(delivery: &Delivery) -> Result<Vec<u8>, json::Error> {
-    let data = match &delivery.mapped {
-        Some(mapped) => mapped.clone(),
-        None => delivery.shape.to_json(&delivery.value)?,
+    /// Bytes around type, timestamp and data; a null is as long as quotes and two more.
+    const AROUND: usize = r#"{"type":"","timestamp":null,"data":}"#.len();
+    let data = match &delivery.content {
+        Content::Json(json) | Content::Mapped(json) => json,
+        // Whoever gives events to this sink gives it JSON.
+        Content::Value { .. } => return Err(json::Error::Mismatch { expected: "an event as JSON" }),
     };
     let received = delivery.received_at_ms.map(Rfc3339::from_ms);
-    let mut body = Vec::with_capacity(data.len() + 128);
+    let timestamp = delivery.occurred_at.as_deref().or(received.as_ref().map(Rfc3339::as_str));
+    let around = AROUND + delivery.identity.event_type.len() + timestamp.map_or(0, str::len);
+    let mut body = Vec::with_capacity(data.len() + around);
     body.extend_from_slice(br#"{"type":"#);
-    json::write_string(&delivery.identity.event_type, &mut body);
+    text::string(&delivery.identity.event_type, &mut body);
     body.extend_from_slice(br#","timestamp":"#);
-    match delivery.occurred_at.as_deref().or(received.as_ref().map(Rfc3339::as_str)) {
-        Some(timestamp) => json::write_string(timestamp, &mut body),
+    match timestamp {
+        Some(timestamp) => text::string(timestamp, &mut body),
         None => body.extend_from_slice(b"null"),
     }
     body.extend_from_slice(br#","data":"#);
-    body.extend_from_slice(&data);
+    body.extend_from_slice(data);
     body.push(b'}');
     Ok(body)
 }

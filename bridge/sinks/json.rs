@@ -1,18 +1,7 @@
-//! An Avro value as JSON: what HTTP sinks send, what `where` and `map` see, what Postgres keeps in `jsonb`.
+//! An Avro value as text: a column of Postgres, or the JSON of a nested one in its `jsonb`.
 //!
-//! Nothing is rounded on the way. The forms are those that ingest reads, so that an event that came in as JSON goes
-//! out as the same JSON:
-//!
-//! | Avro | JSON |
-//! |---|---|
-//! | int, long, decimal | a number with all its digits (`19.90`) |
-//! | float, double | the shortest number that reads back the same; `"NaN"`, `"Infinity"`, `"-Infinity"` as text |
-//! | bytes, fixed | base64 text (RFC 4648, section 4) |
-//! | timestamp | RFC 3339 text in UTC, with the digits of its unit |
-//! | local timestamp, date, time | the same, without a zone |
-//! | duration | ISO 8601 text (`P1M2DT3.004S`) |
-//! | union | the plain value, without its branch's name |
-//! | map | an object, its keys sorted: the same event is always the same bytes |
+//! The forms are those of [`schema::reader`](crate::schema::reader), which writes what goes out as JSON from the datum
+//! itself, but for bytes: here they are base64 (RFC 4648, section 4), since a `jsonb` holds no U+0000.
 
 use std::collections::HashMap;
 
@@ -22,12 +11,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::calendar::{self, Unit};
+use crate::schema::reader::text;
 
 /// Deeper nesting than any event of ours has; the recursion below must end even for a foreign producer's.
 const MAX_DEPTH: usize = 64;
-
-/// About 2,400 digits. The division below is quadratic, and no amount of money is longer.
-const MAX_DECIMAL_BYTES: usize = 1024;
 
 /// Why a value cannot be written.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -68,7 +55,8 @@ impl Shape {
     }
 
     /// The whole value as JSON.
-    pub fn to_json(&self, value: &Value) -> Result<Vec<u8>, Error> {
+    #[cfg(test)]
+    pub(crate) fn to_json(&self, value: &Value) -> Result<Vec<u8>, Error> {
         let mut out = Vec::with_capacity(512);
         self.write(&self.root, value, 0, &mut out)?;
         Ok(out)
@@ -99,9 +87,9 @@ impl Shape {
             scalar => {
                 let text = scalar_text(schema, scalar)?;
                 match scalar {
-                    Value::Bytes(bytes) | Value::Fixed(_, bytes) => write_string(&STANDARD.encode(bytes), out),
+                    Value::Bytes(bytes) | Value::Fixed(_, bytes) => text::string(&STANDARD.encode(bytes), out),
                     _ if is_bare(scalar, &text) => out.extend_from_slice(text.as_bytes()),
-                    _ => write_string(&text, out),
+                    _ => text::string(&text, out),
                 }
             }
         }
@@ -124,7 +112,7 @@ impl Shape {
             if at > 0 {
                 out.push(b',');
             }
-            write_string(name, out);
+            text::string(name, out);
             out.push(b':');
             self.write(&field.schema, value, depth + 1, out)?;
         }
@@ -147,7 +135,7 @@ impl Shape {
             if at > 0 {
                 out.push(b',');
             }
-            write_string(name, out);
+            text::string(name, out);
             out.push(b':');
             self.write(&map.types, value, depth + 1, out)?;
         }
@@ -188,10 +176,10 @@ pub(crate) fn scalar_text(schema: &Schema, value: &Value) -> Result<String, Erro
         Value::Decimal(decimal) => {
             let Schema::Decimal(described) = schema else { return Err(Error::Mismatch { expected: "a decimal" }) };
             let bytes = Vec::try_from(decimal).map_err(|_| Error::Mismatch { expected: "a decimal's bytes" })?;
-            if bytes.len() > MAX_DECIMAL_BYTES {
+            if bytes.len() > text::MAX_DECIMAL_BYTES {
                 return Err(Error::Mismatch { expected: "a decimal of at most 1024 bytes" });
             }
-            decimal_text(&bytes, described.scale)
+            text::long_decimal(&bytes, described.scale)
         }
         Value::Duration(duration) => {
             let (months, days) = (u32::from(duration.months()), u32::from(duration.days()));
@@ -228,62 +216,6 @@ fn is_bare(value: &Value, text: &str) -> bool {
         Value::Float(_) | Value::Double(_) => !text.ends_with(['N', 'y']),
         _ => false,
     }
-}
-
-/// An unscaled two's complement big-endian integer with its decimal point: exact, whatever its length.
-fn decimal_text(bytes: &[u8], scale: usize) -> String {
-    let negative = bytes.first().is_some_and(|byte| byte & 0x80 != 0);
-    let mut magnitude = bytes.to_vec();
-    if negative {
-        // Two's complement: invert, add one.
-        let mut carry = true;
-        for byte in magnitude.iter_mut().rev() {
-            let (sum, overflow) = (!*byte).overflowing_add(u8::from(carry));
-            *byte = sum;
-            carry = overflow;
-        }
-    }
-    let mut digits = Vec::with_capacity(bytes.len() * 3);
-    while magnitude.iter().any(|byte| *byte != 0) {
-        // Long division by ten, most significant byte first; what is left over is the next digit from the right.
-        let mut left = 0_u32;
-        for byte in &mut magnitude {
-            let part = left * 256 + u32::from(*byte);
-            *byte = u8::try_from(part / 10).unwrap_or_default();
-            left = part % 10;
-        }
-        digits.push(char::from_digit(left, 10).unwrap_or('0'));
-    }
-    while digits.len() <= scale {
-        digits.push('0');
-    }
-    let mut text = String::with_capacity(digits.len() + 2);
-    if negative {
-        text.push('-');
-    }
-    for (at, digit) in digits.iter().rev().enumerate() {
-        if at == digits.len() - scale {
-            text.push('.');
-        }
-        text.push(*digit);
-    }
-    text
-}
-
-pub(crate) fn write_string(text: &str, out: &mut Vec<u8>) {
-    out.push(b'"');
-    for byte in text.bytes() {
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            0..=0x1f => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-            _ => out.push(byte),
-        }
-    }
-    out.push(b'"');
 }
 
 fn collect(schema: &Schema, names: &mut HashMap<String, Schema>, depth: usize) {
@@ -372,7 +304,7 @@ mod tests {
             (vec![], 0, "0"),
             (vec![0x7F; 20], 0, "727885129180488904360266563744972327436484050815"),
         ] {
-            assert_eq!(decimal_text(&bytes, scale), expected);
+            assert_eq!(text::long_decimal(&bytes, scale), expected);
         }
     }
 
@@ -403,7 +335,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_decimal_is_the_integer_with_a_point(number in any::<i128>(), scale in 0_usize..40) {
-            let text = decimal_text(&number.to_be_bytes(), scale);
+            let text = text::long_decimal(&number.to_be_bytes(), scale);
             let digits = text.trim_start_matches('-').replace('.', "");
             prop_assert_eq!(digits.parse::<u128>().unwrap(), number.unsigned_abs());
             prop_assert_eq!(text.starts_with('-'), number < 0);
@@ -413,7 +345,7 @@ mod tests {
         #[test]
         fn strings_read_back_as_they_were(text in any::<String>()) {
             let mut out = Vec::new();
-            write_string(&text, &mut out);
+            text::string(&text, &mut out);
             prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
         }
 

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use apache_avro::Schema;
 
-use super::Delivery;
+use super::{Content, Delivery};
 use crate::causes::chain;
 use crate::config::UnknownFields;
 use crate::event::header;
@@ -174,9 +174,9 @@ impl Output {
     fn write(&self, delivery: &Delivery, origin: &Record, scratch: &mut Scratch) -> Result<Write, Outcome> {
         let mut value = Vec::with_capacity(origin.value.as_ref().map_or(0, Vec::len));
         wire::frame(self.id, &mut value);
-        match &delivery.mapped {
-            None => value.extend_from_slice(datum_of(origin)?),
-            Some(json) => {
+        match &delivery.content {
+            Content::Json(_) | Content::Value { .. } => value.extend_from_slice(datum_of(origin)?),
+            Content::Mapped(json) => {
                 let plan = self.plan.as_ref().map_err(|why| Outcome::Misconfigured {
                     reason: format!("schema {} cannot be written from a map's result: {why}", self.writer_id),
                 })?;

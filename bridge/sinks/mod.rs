@@ -32,10 +32,18 @@ pub struct Delivery {
     pub occurred_at: Option<String>,
     /// The registry's id of the schema that it was written with.
     pub schema_id: u32,
-    pub shape: Arc<Shape>,
-    pub value: Value,
-    /// What the sink's `map` made of it, as JSON; `None`: the sink has no `map`, the event goes out as it is.
-    pub mapped: Option<Vec<u8>>,
+    pub content: Content,
+}
+
+/// The event itself, as its sink takes it.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// As JSON, for a sink without a `map`.
+    Json(Vec<u8>),
+    /// What the sink's `map` made of it, as JSON.
+    Mapped(Vec<u8>),
+    /// For a sink that puts its fields into columns.
+    Value { shape: Arc<Shape>, value: Value },
 }
 
 /// One record of a batch.
@@ -144,6 +152,11 @@ impl Sink {
             Self::Postgres(_) => postgres::SESSIONS,
             Self::Http(http) => http.concurrency(),
         }
+    }
+
+    /// Whether it takes events as [`Content::Value`]; else as JSON.
+    pub(crate) fn takes_values(&self) -> bool {
+        matches!(self, Self::Postgres(_))
     }
 
     /// How many records one batch may hold.

@@ -1,7 +1,6 @@
 //! What a Kafka sink writes, with a real registry: under its own topic's subject, and only what that has.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hookbridge::config;
@@ -11,7 +10,7 @@ use hookbridge::outcome::Outcome;
 use hookbridge::schema::plan::Scratch;
 use hookbridge::schema::{Decoder, Registry, wire};
 use hookbridge::sinks::kafka::Kafka;
-use hookbridge::sinks::{Delivery, Shape};
+use hookbridge::sinks::{Content, Delivery};
 use serde_json::json;
 
 use crate::harness::avro::Decoder as Avro;
@@ -50,7 +49,8 @@ async fn event(registry: &Registry, schema_id: u32, mapped: Option<&str>) -> (De
     let mut value = Vec::new();
     wire::frame(schema_id, &mut value);
     value.extend_from_slice(DATUM);
-    let decoded = Decoder::new(registry.clone()).decode(&value).await.unwrap();
+    let mut json = Vec::new();
+    Decoder::new(registry.clone()).open(&value).await.unwrap().json("", &mut json).unwrap();
     let identity = Identity { source: "shop".into(), id: "e1".into(), event_type: "order".into() };
     let origin = Record {
         at: TopicPartition { topic: "events.order".into(), partition: 0 },
@@ -67,9 +67,7 @@ async fn event(registry: &Registry, schema_id: u32, mapped: Option<&str>) -> (De
         received_at_ms: None,
         occurred_at: None,
         schema_id,
-        shape: Arc::new(Shape::new(&decoded.writer.schema)),
-        value: decoded.value,
-        mapped: mapped.map(|json| json.as_bytes().to_vec()),
+        content: mapped.map_or(Content::Json(json), |json| Content::Mapped(json.as_bytes().to_vec())),
     };
     (delivery, origin)
 }

@@ -10,7 +10,7 @@ use hookbridge::event::Identity;
 use hookbridge::kafka::{NextOffset, TopicPartition};
 use hookbridge::outcome::Outcome;
 use hookbridge::sinks::postgres::Postgres;
-use hookbridge::sinks::{Delivery, Halt, Item, Progress, Shape};
+use hookbridge::sinks::{Content, Delivery, Halt, Item, Progress, Shape};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::Client;
@@ -64,9 +64,10 @@ fn event(id: &str, offset: i64, schema_id: u32, schema: &str, fields: Vec<(&str,
         received_at_ms: Some(1_767_225_600_000),
         occurred_at: None,
         schema_id,
-        shape: Arc::new(Shape::new(&Schema::parse_str(schema).unwrap())),
-        value: Value::Record(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
-        mapped: None,
+        content: Content::Value {
+            shape: Arc::new(Shape::new(&Schema::parse_str(schema).unwrap())),
+            value: Value::Record(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
+        },
     }))
 }
 

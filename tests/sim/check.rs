@@ -81,7 +81,9 @@ fn is_delivered_at(world: &World, life: Life, partition: usize, id: Uuid, offset
 enum Happened {
     Settled(Fate, Uuid),
     /// Its partition went back to it, or before it.
-    Back { again: bool },
+    Back {
+        again: bool,
+    },
 }
 
 /// What happened to each record of a partition.

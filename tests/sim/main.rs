@@ -128,7 +128,8 @@ fn run(seed: u64, trace: bool) -> World {
         }
         if world.now > looked + Duration::from_secs(30) {
             looked = world.now;
-            if (0..world.partitions()).all(|partition| world.kafka.is_done(partition) && world.has_gone_back(partition)) {
+            if (0..world.partitions()).all(|partition| world.kafka.is_done(partition) && world.has_gone_back(partition))
+            {
                 break;
             }
         }

@@ -14,7 +14,14 @@ pub(crate) fn record(data: &[u8]) -> Record {
     }
     let at = TopicPartition { topic: "dead.crm".into(), partition: 0 };
     let value = (data.len() % 3 > 0).then(|| data.to_vec());
-    Record { at, offset: 17, timestamp_ms: (data.len() % 2 > 0).then_some(1), key: None, value, headers }
+    Record {
+        at,
+        offset: 17,
+        timestamp_ms: (data.len() % 2 > 0).then_some(1),
+        key: None,
+        value,
+        headers: headers.into(),
+    }
 }
 
 /// The other way.
@@ -42,7 +49,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
 pub(crate) fn meet(data: &[u8]) {
     let record = record(data);
     if let Some(grave) = Grave::read(&record) {
-        let again = Record { headers: grave.headers(&record, "0"), ..record.clone() };
+        let again = Record { headers: grave.headers(&record, "0").into(), ..record.clone() };
         let read = Grave::read(&again).expect("what we write we read");
         assert!(grave.message.starts_with(&read.message), "a message is cut, never changed");
         assert_eq!(Grave { message: grave.message.clone(), ..read }, grave);

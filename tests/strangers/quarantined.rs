@@ -26,7 +26,9 @@ pub(crate) fn meet(data: &[u8]) {
     let mut quarantine = Quarantine::default();
     quarantine.take(kept.clone()).expect("one is not too many");
     let headers = vec![("hookbridge-mark".to_owned(), b"replayed".to_vec())];
-    quarantine.take(Record { headers, value: Some(mark.to_vec()), offset: 18, ..kept }).expect("nor are two");
+    quarantine
+        .take(Record { headers: headers.into(), value: Some(mark.to_vec()), offset: 18, ..kept })
+        .expect("nor are two");
     let requests = quarantine.in_order();
     assert!(requests.len() + usize::from(marked) <= 1, "a mark is no request");
     for request in requests {

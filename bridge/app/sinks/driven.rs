@@ -72,7 +72,7 @@ impl Maker {
             registry: registry.clone(),
             policy: self.policy.clone(),
             target,
-            settings: settings(guarantee, concurrency, pacing),
+            settings: Settings { batch: batching(&recipe.config), ..settings(guarantee, concurrency, pacing) },
             largest: *largest,
             observer: Arc::clone(&told.observer),
             paused: self.around.control.paused(name),
@@ -96,7 +96,7 @@ fn settings(guarantee: Guarantee, concurrency: usize, pacing: Pacing) -> Setting
         max_seen: MAX_SEEN,
         max_open: MAX_OPEN,
         max_transaction: MAX_TRANSACTION,
-        batch: batching(sink),
+        batch: None,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::partition::{Back, Partition};
+use super::partition::Back;
 use super::step::{Action, Notice};
 use super::{Machine, Turn};
 use crate::deliver::rewound::{Rewind, Rewound};
@@ -20,7 +20,9 @@ impl Machine {
         self.look_back = false;
         let active = self.line.clock.read(turn.now);
         for (at, order) in &self.rewinds {
-            let Some(partition) = self.partitions.get_mut(at).filter(|partition| partition.may_send()) else { continue };
+            let Some(partition) = self.partitions.get_mut(at).filter(|partition| partition.may_send()) else {
+                continue;
+            };
             if order.number <= partition.rewound.number {
                 continue;
             }

@@ -1,7 +1,7 @@
 //! What the plan takes and refuses, case by case; `tests/properties.rs` has the rules that hold for any schema.
 
-mod document;
-mod generate;
+pub(in crate::schema) mod document;
+pub(in crate::schema) mod generate;
 mod properties;
 
 use apache_avro::Schema;

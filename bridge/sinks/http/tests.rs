@@ -1,22 +1,12 @@
-use std::sync::Arc;
-
-use apache_avro::Schema;
-use apache_avro::types::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
-use super::super::Shape;
 use super::*;
 use crate::config::Secret;
 use crate::event::Identity;
 
 pub(super) fn delivery() -> Delivery {
-    let schema = Schema::parse_str(
-        r#"{"type":"record","name":"E","fields":[{"name":"total",
-            "type":{"type":"bytes","logicalType":"decimal","precision":10,"scale":2}}]}"#,
-    )
-    .unwrap();
     Delivery {
         delivery_id: Uuid::nil(),
         identity: Identity { source: "shop".into(), id: "1".into(), event_type: "purchase_completed".into() },
@@ -24,9 +14,7 @@ pub(super) fn delivery() -> Delivery {
         received_at_ms: Some(1_767_225_600_000),
         occurred_at: None,
         schema_id: 1,
-        shape: Arc::new(Shape::new(&schema)),
-        value: Value::Record(vec![("total".into(), Value::Decimal(vec![0x07, 0xC6].into()))]),
-        mapped: None,
+        content: Content::Json(br#"{"total":19.90}"#.to_vec()),
     }
 }
 
@@ -60,7 +48,7 @@ fn the_signature_is_the_published_one() {
 fn the_body_holds_type_time_and_exact_data() {
     let body = String::from_utf8(body_of(&delivery()).unwrap()).unwrap();
     assert_eq!(body, r#"{"type":"purchase_completed","timestamp":"2026-01-01T00:00:00.000Z","data":{"total":19.90}}"#);
-    let mapped = Delivery { mapped: Some(b"{}".to_vec()), occurred_at: Some("then".into()), ..delivery() };
+    let mapped = Delivery { content: Content::Mapped(b"{}".to_vec()), occurred_at: Some("then".into()), ..delivery() };
     assert_eq!(body_of(&mapped).unwrap(), br#"{"type":"purchase_completed","timestamp":"then","data":{}}"#);
 }
 

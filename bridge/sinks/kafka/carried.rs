@@ -35,7 +35,6 @@ fn walk(shape: &Shape, schema: &Schema, path: &str, depth: usize, lost: &mut Vec
     }
     let name = |path: &str| if path.is_empty() { "the whole".to_owned() } else { format!("`{path}`") };
     match shape.resolve(schema) {
-        Schema::Bytes | Schema::Fixed(_) => lost.push(format!("{} (bytes)", name(path))),
         Schema::Duration(_) => lost.push(format!("{} (a duration)", name(path))),
         Schema::BigDecimal => lost.push(format!("{} (a big-decimal)", name(path))),
         Schema::Array(array) => walk(shape, &array.items, &format!("{path}[]"), depth + 1, lost),
@@ -106,10 +105,13 @@ mod tests {
             {"name": "id", "type": "string"},
             {"name": "total", "type": {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}},
             {"name": "raw", "type": ["null", "bytes"]},
+            {"name": "wait", "type": ["null", {"type": "fixed", "name": "D", "size": 12, "logicalType": "duration"}]},
             {"name": "items", "type": {"type": "array", "items": {"type": "record", "name": "I", "fields": [
-                {"name": "hash", "type": {"type": "fixed", "name": "H", "size": 4}}]}}},
+                {"name": "hash", "type": {"type": "fixed", "name": "H", "size": 4}}, {"name": "key", "type": ["bytes", "string"]}]}}},
             {"name": "again", "type": {"type": "map", "values": "I"}}]}"#;
-        assert_eq!(lost(schema), ["`raw` (bytes)", "`items[].hash` (bytes)", "`again{}.hash` (bytes)"]);
-        assert_eq!(lost(r#""bytes""#), ["the whole (bytes)"]);
+        let alike = |path: &str| format!("`{path}` (a union of types that look alike)");
+        assert_eq!(lost(schema), ["`wait` (a duration)".to_owned(), alike("items[].key"), alike("again{}.key")]);
+        let big = r#"{"type": "bytes", "logicalType": "big-decimal"}"#;
+        assert_eq!(lost(big), ["the whole (a big-decimal)"]);
     }
 }

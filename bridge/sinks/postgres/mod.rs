@@ -32,7 +32,7 @@ use tokio_postgres::types::{ToSql, Type};
 use self::bisect::Bisection;
 use self::columns::columns_of;
 use self::failure::Failure;
-use self::rows::{Layout, Rows};
+use self::rows::{Layout, Rows, value_of};
 use self::session::{Session, Sessions};
 use super::{Delivery, Halt, Item, Progress};
 use crate::config::{self, Ddl};
@@ -371,7 +371,8 @@ impl Postgres {
             return Ok(Arc::clone(layout));
         }
         // The schema is the event's own; of a foreign producer's it may be one that no table can hold.
-        let columns = columns_of(&delivery.shape)
+        let (shape, _) = value_of(delivery).map_err(|error| Failure::Refused { reason: error.to_string() })?;
+        let columns = columns_of(shape)
             .map_err(|problems| Failure::Refused { reason: format!("schema {}: {}", key.1, problems.join("; ")) })?;
         let name = tables::qualified(&self.schema, &key.0);
         within(DDL_DEADLINE, tables::ensure(client, self.ddl, &name, &columns)).await?;

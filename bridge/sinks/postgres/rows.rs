@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use apache_avro::types::Value;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::super::{Delivery, json};
+use super::super::{Content, Delivery, Shape, json};
 use super::columns::{Column, OWN, row_of};
 use super::tables;
 use crate::calendar::Rfc3339;
@@ -43,7 +44,8 @@ impl Rows {
 
     /// Adds an event's row, or says why it is none.
     pub(super) fn push(&mut self, delivery: &Delivery, at: &TopicPartition) -> Result<(), json::Error> {
-        let values = row_of(&delivery.shape, &self.layout.columns, &delivery.value)?;
+        let (shape, value) = value_of(delivery)?;
+        let values = row_of(shape, &self.layout.columns, value)?;
         for (column, value) in self.columns.iter_mut().zip(values.into_iter().chain(own_values(delivery, at))) {
             column.push(value);
         }
@@ -60,6 +62,14 @@ impl Rows {
     pub(super) fn insert(&self) -> (&str, Vec<(&(dyn ToSql + Sync), Type)>) {
         let params = self.columns.iter().map(|column| (column as &(dyn ToSql + Sync), Type::TEXT_ARRAY));
         (&self.layout.insert, params.collect())
+    }
+}
+
+/// Whoever gives events to this sink gives it values.
+pub(super) fn value_of(delivery: &Delivery) -> Result<(&Shape, &Value), json::Error> {
+    match &delivery.content {
+        Content::Value { shape, value } => Ok((shape, value)),
+        Content::Json(_) | Content::Mapped(_) => Err(json::Error::Mismatch { expected: "the fields of an event" }),
     }
 }
 

@@ -49,7 +49,7 @@ impl Bench {
         let mut bench = Self { machine, now, offset: 0, parked, calls, settled, notices };
         let (at, epoch) = (at(), AssignmentEpoch(1));
         bench.step(Input::Assigned { epoch, partitions: vec![at.clone()] });
-        bench.step(Input::Restored { at, epoch, restore: 1, next: None });
+        bench.step(Input::Restored { at, epoch, restore: 1, next: None, rewound: None });
         bench
     }
 

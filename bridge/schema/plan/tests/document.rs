@@ -2,15 +2,15 @@
 
 /// A generator's source of randomness: proptest gives (and shrinks) the seed.
 #[derive(Debug, Clone)]
-pub(super) struct Dice(u64);
+pub(in crate::schema) struct Dice(u64);
 
 impl Dice {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(in crate::schema) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// SplitMix64.
-    pub(super) fn next(&mut self) -> u64 {
+    pub(in crate::schema) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -18,57 +18,57 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    pub(super) fn below(&mut self, limit: usize) -> usize {
+    pub(in crate::schema) fn below(&mut self, limit: usize) -> usize {
         usize::try_from(self.next() % limit as u64).unwrap()
     }
 
-    pub(super) fn one_in(&mut self, n: usize) -> bool {
+    pub(in crate::schema) fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
 
-    pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {
+    pub(in crate::schema) fn shuffle<T>(&mut self, items: &mut [T]) {
         for at in (1..items.len()).rev() {
             items.swap(at, self.below(at + 1));
         }
     }
 
     /// Between the two, the second left out.
-    pub(super) fn among(&mut self, from: i64, to: i64) -> i64 {
+    pub(in crate::schema) fn among(&mut self, from: i64, to: i64) -> i64 {
         let span = to.wrapping_sub(from).cast_unsigned();
         from.wrapping_add((self.next() % span.max(1)).cast_signed())
     }
 }
 
-pub(super) fn quote(text: &str) -> String {
+pub(in crate::schema) fn quote(text: &str) -> String {
     serde_json::to_string(text).unwrap()
 }
 
 /// A JSON document with its own texts, and with what may be planted in it.
 #[derive(Debug, Clone)]
-pub(super) enum Doc {
+pub(in crate::schema) enum Doc {
     Leaf { text: String, wrong: Option<(String, &'static str)> },
     Array(Vec<Doc>),
     Object { entries: Vec<Entry>, record: bool },
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub(super) key: String,
+pub(in crate::schema) struct Entry {
+    pub(in crate::schema) key: String,
     /// Without a default.
-    pub(super) required: bool,
-    pub(super) doc: Doc,
+    pub(in crate::schema) required: bool,
+    pub(in crate::schema) doc: Doc,
 }
 
 impl Doc {
-    pub(super) fn leaf(text: &(impl ToString + ?Sized), wrong: &str, reason: &'static str) -> Self {
+    pub(in crate::schema) fn leaf(text: &(impl ToString + ?Sized), wrong: &str, reason: &'static str) -> Self {
         Self::Leaf { text: text.to_string(), wrong: Some((wrong.to_owned(), reason)) }
     }
 
-    pub(super) fn sound(text: &str) -> Self {
+    pub(in crate::schema) fn sound(text: &str) -> Self {
         Self::Leaf { text: text.to_owned(), wrong: None }
     }
 
-    pub(super) fn tagged(self, tag: Option<&str>) -> Self {
+    pub(in crate::schema) fn tagged(self, tag: Option<&str>) -> Self {
         match tag {
             None => self,
             Some(tag) => {
@@ -79,7 +79,7 @@ impl Doc {
     }
 
     /// The fields of every record, in another order. (A map's order is part of its datum.)
-    pub(super) fn shuffle(&mut self, dice: &mut Dice) {
+    pub(in crate::schema) fn shuffle(&mut self, dice: &mut Dice) {
         match self {
             Self::Leaf { .. } => {}
             Self::Array(items) => {
@@ -98,7 +98,7 @@ impl Doc {
         }
     }
 
-    pub(super) fn text(&self, dice: &mut Dice) -> String {
+    pub(in crate::schema) fn text(&self, dice: &mut Dice) -> String {
         let mut out = String::new();
         self.write(dice, &mut out);
         out
@@ -134,7 +134,12 @@ impl Doc {
     }
 
     /// Spoils the document here and there, and tells what was planted: pointers and reasons.
-    pub(super) fn corrupt(&mut self, pointer: &str, dice: &mut Dice, planted: &mut Vec<(String, &'static str)>) {
+    pub(in crate::schema) fn corrupt(
+        &mut self,
+        pointer: &str,
+        dice: &mut Dice,
+        planted: &mut Vec<(String, &'static str)>,
+    ) {
         match self {
             Self::Leaf { text, wrong } => {
                 if let Some((wrong, reason)) = wrong.take().filter(|_| dice.one_in(4)) {

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::document::{Dice, Doc, Entry, quote};
 
 #[derive(Debug, Clone)]
-pub(super) enum Type {
+pub(in crate::schema) enum Type {
     Boolean,
     Int,
     Long,
@@ -39,7 +39,7 @@ pub(super) enum Type {
     Timestamp(usize, bool),
 }
 
-pub(super) fn any_type() -> impl Strategy<Value = Type> {
+pub(in crate::schema) fn any_type() -> impl Strategy<Value = Type> {
     let leaf = prop_oneof![
         Just(Type::Boolean),
         Just(Type::Int),
@@ -80,7 +80,7 @@ pub(super) fn any_type() -> impl Strategy<Value = Type> {
 const UNITS: [&str; 3] = ["millis", "micros", "nanos"];
 
 impl Type {
-    pub(super) fn schema(&self) -> String {
+    pub(in crate::schema) fn schema(&self) -> String {
         self.json(&mut 0).to_string()
     }
 
@@ -152,7 +152,7 @@ impl Type {
     }
 
     /// A valid document, and what is to be read from its datum.
-    pub(super) fn sample(&self, dice: &mut Dice) -> (Doc, Value) {
+    pub(in crate::schema) fn sample(&self, dice: &mut Dice) -> (Doc, Value) {
         match self {
             Self::Array(items) => {
                 let length = if dice.one_in(20) { 70 } else { dice.below(4) };
