@@ -1,6 +1,5 @@
 //! Seeds, bent: what a stranger's bytes look like that are almost right.
 
-use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -78,14 +77,14 @@ const WORDS: &[&[u8]] = &[
 ];
 
 /// Feeds the seeds, bent, to a reader. The seed of a run that fails is printed with the input.
-pub(crate) fn meet(seeds: Vec<Vec<u8>>, reader: fn(&[u8])) {
+pub(crate) fn meet(seeds: &[Vec<u8>], reader: fn(&[u8])) {
     assert!(!seeds.is_empty(), "nothing to bend");
     let given = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let moment = given("HOOKBRIDGE_STRANGERS_SECONDS").map_or(MOMENT, Duration::from_secs);
     let seed = given("HOOKBRIDGE_TEST_SEED");
     let seed = seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
     let mut chance = Chance::new(seed);
-    for input in &seeds {
+    for input in seeds {
         try_one(seed, input, reader);
     }
     let began = Instant::now();
@@ -94,7 +93,7 @@ pub(crate) fn meet(seeds: Vec<Vec<u8>>, reader: fn(&[u8])) {
     while tried < least || began.elapsed() < moment {
         let mut input = seeds[chance.index(seeds.len())].clone();
         for _ in 0..=chance.below(4) {
-            bend(&mut input, &seeds, &mut chance);
+            bend(&mut input, seeds, &mut chance);
         }
         input.truncate(MAX_LENGTH.max(seeds[0].len()));
         try_one(seed, &input, reader);
@@ -104,8 +103,7 @@ pub(crate) fn meet(seeds: Vec<Vec<u8>>, reader: fn(&[u8])) {
 
 fn try_one(seed: u64, input: &[u8], reader: fn(&[u8])) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| reader(input))) {
-        let mut hex = String::new();
-        input.iter().for_each(|byte| _ = write!(hex, "{byte:02x}"));
+        let hex = hex::encode(input);
         eprintln!("HOOKBRIDGE_TEST_SEED={seed}, with {:?}, which is {hex}", String::from_utf8_lossy(input));
         std::panic::resume_unwind(panic);
     }

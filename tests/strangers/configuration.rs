@@ -11,7 +11,7 @@ struct Fixed;
 
 impl Environment for Fixed {
     fn variable(&self, name: &str) -> Result<String, VarError> {
-        if name.len() % 2 == 0 { Ok("a: \"value\" of ${A}".to_owned()) } else { Err(VarError::NotPresent) }
+        if name.len().is_multiple_of(2) { Ok("a: \"value\" of ${A}".to_owned()) } else { Err(VarError::NotPresent) }
     }
 
     fn read_file(&self, _: &Path, _: u64) -> io::Result<Vec<u8>> {

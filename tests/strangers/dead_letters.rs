@@ -13,11 +13,11 @@ pub(crate) fn record(data: &[u8]) -> Record {
         headers.push((String::from_utf8_lossy(name).into_owned(), value.to_vec()));
     }
     let at = TopicPartition { topic: "dead.crm".into(), partition: 0 };
-    let value = (data.len() % 3 > 0).then(|| data.to_vec());
+    let value = (!data.len().is_multiple_of(3)).then(|| data.to_vec());
     Record {
         at,
         offset: 17,
-        timestamp_ms: (data.len() % 2 > 0).then_some(1),
+        timestamp_ms: (!data.len().is_multiple_of(2)).then_some(1),
         key: None,
         value,
         headers: headers.into(),

@@ -25,45 +25,45 @@ use bend::meet;
 
 #[test]
 fn signature_headers_are_refused_where_no_key_has_signed() {
-    meet(signature_headers::seeds(), signature_headers::meet);
+    meet(&signature_headers::seeds(), signature_headers::meet);
 }
 
 #[test]
 fn handshakes_tell_nobody_what_only_the_provider_may_hear() {
-    meet(handshake_request::seeds(), handshake_request::meet);
+    meet(&handshake_request::seeds(), handshake_request::meet);
 }
 
 #[test]
 fn a_body_is_split_as_it_is_read_or_not_at_all() {
-    meet(split_request::seeds(), split_request::meet);
+    meet(&split_request::seeds(), split_request::meet);
 }
 
 #[test]
 fn json_becomes_avro_that_can_be_read_or_nothing() {
-    meet(json_to_avro::seeds(), json_to_avro::meet);
+    meet(&json_to_avro::seeds(), json_to_avro::meet);
 }
 
 #[test]
 fn a_configuration_is_taken_or_refused_with_reasons() {
-    meet(configuration::seeds(), configuration::meet);
+    meet(&configuration::seeds(), configuration::meet);
 }
 
 #[test]
 fn a_receipt_that_is_read_is_written_as_it_was() {
-    meet(receipts::seeds(), receipts::meet);
+    meet(&receipts::seeds(), receipts::meet);
 }
 
 #[test]
 fn a_dead_letter_that_is_read_dies_again_as_itself() {
-    meet(dead_letters::seeds(), dead_letters::meet);
+    meet(&dead_letters::seeds(), dead_letters::meet);
 }
 
 #[test]
 fn a_record_of_a_quarantine_is_a_request_a_mark_or_foreign() {
-    meet(quarantined::seeds(), quarantined::meet);
+    meet(&quarantined::seeds(), quarantined::meet);
 }
 
 #[test]
 fn an_order_is_understood_or_refused() {
-    meet(orders::seeds(), orders::meet);
+    meet(&orders::seeds(), orders::meet);
 }
