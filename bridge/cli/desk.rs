@@ -24,7 +24,7 @@ use crate::replay::{TooMany, receipts};
 use crate::schema::registry::{self, Registry};
 
 /// Receipts and what they are of were written by the clocks of several machines.
-const CLOCKS: Duration = Duration::from_secs(10 * 60);
+pub(super) const CLOCKS: Duration = Duration::from_secs(10 * 60);
 
 /// A command that looks into Kafka.
 pub(super) struct Desk {

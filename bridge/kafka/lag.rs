@@ -21,6 +21,8 @@ pub struct Standing {
     pub end: NextOffset,
     /// What the group has committed; `None`: nothing.
     pub committed: Option<NextOffset>,
+    /// What that commit bears beside its offset.
+    pub metadata: String,
 }
 
 impl Standing {
@@ -44,12 +46,17 @@ impl Client {
         let committed = blocking("committed offsets", move || committed(&client, &group, &partitions)).await?;
         let standing = extents.into_iter().zip(committed);
         Ok(standing
-            .map(|(extent, committed)| Standing { at: extent.at, first: extent.start, end: extent.end, committed })
+            .map(|(extent, (committed, metadata))| {
+                let (first, end) = (extent.start, extent.end);
+                Standing { at: extent.at, first, end, committed, metadata }
+            })
             .collect())
     }
 }
 
-fn committed(client: &Client, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<NextOffset>>, Error> {
+type Committed = (Option<NextOffset>, String);
+
+fn committed(client: &Client, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Committed>, Error> {
     if partitions.is_empty() {
         return Ok(Vec::new());
     }
@@ -62,8 +69,9 @@ fn committed(client: &Client, group: &str, partitions: &[TopicPartition]) -> Res
     }
     let found = consumer.committed_offsets(list, ASK).map_err(|cause| failed(&cause))?;
     let of = |at: &TopicPartition| {
-        let one = found.find_partition(&Arc::clone(&at.topic), at.partition)?;
-        if let Offset::Offset(next) = one.offset() { Some(NextOffset::stored(next)) } else { None }
+        let Some(one) = found.find_partition(&Arc::clone(&at.topic), at.partition) else { return Committed::default() };
+        let next = if let Offset::Offset(next) = one.offset() { Some(NextOffset::stored(next)) } else { None };
+        (next, one.metadata().to_owned())
     };
     Ok(partitions.iter().map(of).collect())
 }

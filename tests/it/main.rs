@@ -31,6 +31,7 @@ mod postgres_sink;
 mod reload;
 mod restarts;
 mod restore;
+mod rewind;
 mod the_line;
 mod tombstones;
 mod transactions;

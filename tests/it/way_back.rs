@@ -35,7 +35,7 @@ fn setup(name: &str, crm: &Receiver, other: &Receiver) -> Setup {
 }
 
 /// Runs a command with the setup's configuration, off the threads that the receivers need.
-async fn with(setup: &Setup, arguments: &[&str]) -> Ran {
+pub(crate) async fn with(setup: &Setup, arguments: &[&str]) -> Ran {
     let file = setup.folder.join("hookbridge.yaml").to_str().unwrap().to_owned();
     let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
     let ran = tokio::task::spawn_blocking(move || {
@@ -49,7 +49,7 @@ fn lines(ran: &Ran) -> Vec<Value> {
     ran.out.lines().map(|line| serde_json::from_str(line).expect("JSON, one a line")).collect()
 }
 
-async fn order(bridge: &Bridge, id: &str, customer: &str, sequence: usize) {
+pub(crate) async fn order(bridge: &Bridge, id: &str, customer: &str, sequence: usize) {
     let body =
         format!(r#"{{"type": "order_placed", "data": {{"customer_id": "{customer}", "sequence": {sequence}}}}}"#);
     let answer = bridge.post(&senders::standard("shop", id, body.as_bytes())).await;
@@ -383,6 +383,6 @@ async fn a_paused_sink_sends_nothing_over_a_restart_and_a_database_is_read_for_a
         (stages == ["delivered", "delivered", "skipped"]).then_some(())
     })
     .await;
-    let refused = with(setup, &["sink", "rewind", "crm", "--from-beginning", "--yes"]).await;
+    let refused = with(setup, &["sink", "rewind", "warehouse", "--from-beginning", "--again", "--yes"]).await;
     assert_eq!(refused.code, Some(2), "{}{}", refused.out, refused.err);
 }

@@ -1,4 +1,7 @@
-//! Back with a sink: its partitions are read again from an earlier offset.
+//! Back with a sink: its partitions are read again from an earlier offset. A Postgres sink's rows of offsets are put back
+//! here; of any other sink it is an order for the owners of its partitions (`orders`).
+
+mod orders;
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write};
 use std::time::Duration;
@@ -12,14 +15,25 @@ use crate::config::units::parse_duration;
 use crate::config::{Sink, SinkKind};
 use crate::control::{self, Control};
 use crate::kafka::TopicPartition;
-use crate::sinks::postgres::{Postgres, Rewound, Stand};
+use crate::sinks::postgres::{Postgres, Rewound};
 
 pub(super) const EXAMPLES: &str = "\
+Never forward: nothing is skipped.
+
+Of an HTTP or a Kafka sink: an order in the control topic. The owner of each partition carries it out
+once, in one transaction, as soon as it hears of it; where the bridge does not run, when it does. What was
+delivered is not sent again: what was skipped, and what is a dead letter, is tried once more, as the
+configuration is now. Dead letters of which nobody knows whether they arrived (`no_answer`, `past_window`)
+stay dead. With `--again` everything is sent once more, under other delivery ids: vendors take each for a
+new event, and every effect repeats.
+
 Of a Postgres sink: each partition's row in `hookbridge_offsets` is put back by one compare-and-swap,
 whether the bridge runs or not. Its owner finds the row moved, and reads on from there. Rows that are in
-the table stay single, by their delivery id. Never forward: nothing is skipped.
+the table stay single, by their delivery id.
 
 Examples:
+  hookbridge sink rewind crm --since 2h                      after `where` or a consent was mended
+  hookbridge sink rewind crm --since 2h --again              the vendor has lost them
   hookbridge sink rewind warehouse --since 2h --dry-run      what would be put back
   hookbridge sink rewind warehouse --since 2h --yes          for scripts
   hookbridge sink rewind warehouse --topic events.purchase_completed --partition 3 --offset 41
@@ -49,6 +63,9 @@ pub(in crate::cli) struct RewindArgs {
     /// Of this partition only
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     partition: Option<i32>,
+    /// Send everything once more, delivered or not, under other delivery ids: every effect repeats
+    #[arg(long)]
+    again: bool,
     /// Why, for whoever looks at it later
     #[arg(long, default_value = "")]
     reason: String,
@@ -76,14 +93,17 @@ pub(super) fn rewind(
 ) -> Result<Exit, Ended> {
     let sink = desk.sink(&args.sink, err)?;
     let SinkKind::Postgres(postgres) = &sink.kind else {
+        return orders::rewind(common, desk, sink, args, out, err);
+    };
+    if args.again {
         writeln!(
             err,
-            "error: {} is no Postgres sink, and no other kind can go back in this version: nothing was changed\n\n\
-             hint: `hookbridge dead replay {}` sends dead letters again",
-            sink.name, sink.name
+            "error: rows of {} stay single by their delivery id: `--again` is for sinks that are called\n\n\
+             hint: delete the rows, and rewind without it",
+            sink.name
         )?;
         return Ok(Exit::Usage);
-    };
+    }
     let database = opened(sink, postgres, err)?;
     let stands = desk.runtime.block_on(database.stands()).map_err(|outcome| said(sink, outcome.reason(), err))?;
     if stands.is_empty() {
@@ -94,14 +114,46 @@ pub(super) fn rewind(
         )?;
         return Ok(Exit::Problems);
     }
+    let stands: Vec<_> = stands
+        .iter()
+        .map(|stand| {
+            let at = TopicPartition { topic: stand.topic.as_str().into(), partition: stand.partition };
+            (at, stand.next_offset)
+        })
+        .collect();
     let steps = steps(desk, sink, args, &stands, err)?;
-    for Step { at, from, to } in &steps {
+    if let Some(exit) = propose(common, sink, args, &steps, out, err)? {
+        return Ok(exit);
+    }
+    carry_out(desk, sink, &database, args, &steps, err)
+}
+
+/// Says what goes back, and asks; an exit code where nothing is to be done.
+fn propose(
+    common: &Common,
+    sink: &Sink,
+    args: &RewindArgs,
+    steps: &[Step],
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<Option<Exit>, Ended> {
+    for Step { at, from, to } in steps {
         if common.json {
-            let step = json!({ "topic": &*at.topic, "partition": at.partition, "from": from, "to": to, "dry_run": args.dry_run });
+            let step = json!({
+                "topic": &*at.topic, "partition": at.partition, "from": from, "to": to, "again": args.again,
+                "dry_run": args.dry_run,
+            });
             writeln!(out, "{step}")?;
         } else {
             writeln!(out, "{} {}: {from} -> {to}, {} offset(s)", at.topic, at.partition, from - to)?;
         }
+    }
+    if args.again && !steps.is_empty() {
+        writeln!(
+            err,
+            "every effect repeats: {} is sent all of these once more, delivered or not, under other delivery ids",
+            sink.name
+        )?;
     }
     if steps.is_empty() || args.dry_run {
         let what = if steps.is_empty() {
@@ -110,13 +162,13 @@ pub(super) fn rewind(
             "nothing was changed"
         };
         writeln!(err, "{what}")?;
-        return Ok(Exit::Fine);
+        return Ok(Some(Exit::Fine));
     }
     out.flush()?;
     if !args.yes && !agreed(sink, err)? {
-        return Ok(if io::stdin().is_terminal() { Exit::Problems } else { Exit::Usage });
+        return Ok(Some(if io::stdin().is_terminal() { Exit::Problems } else { Exit::Usage }));
     }
-    carry_out(desk, sink, &database, args, &steps, err)
+    Ok(None)
 }
 
 /// The partitions that stand beyond the place that was asked for.
@@ -124,7 +176,7 @@ fn steps(
     desk: &Desk,
     sink: &Sink,
     args: &RewindArgs,
-    stands: &[Stand],
+    stands: &[(TopicPartition, i64)],
     err: &mut dyn Write,
 ) -> Result<Vec<Step>, Ended> {
     let events = &desk.compiled.config.events;
@@ -140,14 +192,15 @@ fn steps(
     let since_ms = args.since.map_or(0, ago_ms);
     let extents = desk.runtime.block_on(desk.client.extents(&desk.reader_group(), topics, since_ms))?;
     let mut steps = Vec::new();
-    for stand in stands {
-        let is_meant = named.as_ref().is_none_or(|named| *named == stand.topic)
-            && args.partition.is_none_or(|partition| partition == stand.partition);
-        let extent = extents.iter().find(|one| *one.at.topic == stand.topic && one.at.partition == stand.partition);
+    for (at, next) in stands {
+        let is_meant = named.as_ref().is_none_or(|named| **named == *at.topic)
+            && args.partition.is_none_or(|partition| partition == at.partition);
+        let extent = extents.iter().find(|one| one.at == *at);
         let Some(extent) = extent.filter(|_| is_meant) else { continue };
-        let to = args.offset.unwrap_or_else(|| extent.start.get());
-        if to < stand.next_offset {
-            steps.push(Step { at: extent.at.clone(), from: stand.next_offset, to });
+        // With an offset the extent begins with the first record that is kept.
+        let to = args.offset.map_or(extent.start.get(), |offset| offset.max(extent.start.get()));
+        if to < *next {
+            steps.push(Step { at: at.clone(), from: *next, to });
         }
     }
     Ok(steps)
