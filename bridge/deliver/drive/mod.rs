@@ -538,7 +538,9 @@ impl Driver {
     fn commit(&mut self, txn: TxnId, transaction: Transaction) {
         let holds = |member: &Membership| transaction.progress.iter().all(|one| member.holds(&one.at, one.epoch));
         let member = self.member.take().filter(holds);
-        let (Some(member), Some(transactor)) = (member, self.transactor.take()) else {
+        // Taken only where it is used: without it nothing would ever be committed again.
+        let with = member.and_then(|member| Some((member, self.transactor.take()?)));
+        let Some((member, transactor)) = with else {
             // A partition was lost, which is about to be heard: nothing was sent.
             self.at_once.push_back(Input::TxnEnded { txn, answer: TxnAnswer::Aborted });
             return;
