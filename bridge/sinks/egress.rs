@@ -6,9 +6,12 @@
 
 use std::error::Error as StdError;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use hyper_util::client::legacy::connect::dns::Name;
+use tower_service::Service;
 
 use crate::config::Network;
 
@@ -71,7 +74,7 @@ pub fn is_allowed(address: IpAddr, allow: &[Network]) -> bool {
         || !(compatible || BLOCKED.iter().any(|network| network.contains(address)))
 }
 
-/// The rule, as a name resolver for `reqwest`: it gives only addresses that a sink may connect to.
+/// The rule, as the name resolver of an HTTP client: it gives only addresses that a sink may connect to.
 #[derive(Debug, Clone)]
 pub struct Guard {
     allow: Arc<[Network]>,
@@ -104,14 +107,20 @@ impl Guard {
     }
 }
 
-impl Resolve for Guard {
-    fn resolve(&self, name: Name) -> Resolving {
+impl Service<Name> for Guard {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = Box<dyn StdError + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
         let guard = self.clone();
         Box::pin(async move {
-            let host = name.as_str().to_owned();
-            let resolved = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
-            let chosen = guard.choose(&host, resolved).map_err(Box::<dyn StdError + Send + Sync>::from)?;
-            Ok(Box::new(chosen.into_iter()) as Addrs)
+            let resolved = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            Ok(guard.choose(name.as_str(), resolved)?.into_iter())
         })
     }
 }

@@ -1,21 +1,27 @@
 //! The plain HTTP sink: one event, one POST of `{"type", "timestamp", "data"}`, signed as Standard Webhooks says.
 //!
 //! `webhook-id` is the delivery id, so that a receiver which remembers ids takes each event once however often it is
-//! sent. Redirects are not followed (they would carry the event to where nobody configured), proxies in the environment
-//! are not used (they would undo the egress rules), and only so much of an answer is read as keeps the connection.
+//! sent. Only so much of an answer is read as keeps the connection.
 
 mod batch;
+mod client;
+mod sign;
 
-use std::error::Error as StdError;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hmac::{Hmac, KeyInit, Mac};
-use reqwest::{Client, Response, StatusCode, Url, header};
-use sha2::Sha256;
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
+use http::{Method, Request, StatusCode, Uri};
+use http_body_util::Full;
+use reqwest::Url;
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 pub use self::batch::{Batch, Body, Failed, Wrap};
+use self::client::{Client, Rest};
+use self::sign::Signer;
 use super::egress::{self, Guard};
 use super::{Content, Delivery, Item, Progress, json};
 use crate::calendar::{Rfc3339, parse_http_date};
@@ -24,12 +30,13 @@ use crate::config::{self, Network};
 use crate::outcome::{Answers, Outcome};
 use crate::schema::reader::text;
 
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+
 /// Bytes of an answer that are read: enough for any receiver's acknowledgement, so that its connection can be used
 /// again; beyond it the connection is closed instead.
 const MAX_ANSWER: usize = 64 * 1024;
-
-/// Opening a connection takes a few round trips; a receiver that needs longer is not there.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is wrong with an HTTP sink's configuration.
 #[derive(Debug, thiserror::Error)]
@@ -48,14 +55,16 @@ pub enum Error {
     Client {
         sink: String,
         #[source]
-        source: reqwest::Error,
+        source: native_tls::Error,
     },
 }
 
 /// An HTTP endpoint that takes events.
 #[derive(Debug)]
 pub struct Http {
-    url: Url,
+    uri: Uri,
+    /// What every request carries; what is of one call stands there empty.
+    headers: HeaderMap,
     signer: Option<Signer>,
     concurrency: usize,
     client: Client,
@@ -76,18 +85,11 @@ impl Http {
             None => None,
             Some(secret) => Some(Signer::new(secret.expose()).ok_or_else(|| Error::Secret { sink: name() })?),
         };
-        let client = Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            // Repeating is the loop's business, where it is counted and spaced.
-            .retry(reqwest::retry::never())
-            .dns_resolver(guard)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(config.timeout)
-            .user_agent(concat!("hookbridge/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|source| Error::Client { sink: name(), source })?;
-        Ok(Self { url, signer, concurrency: config.concurrency.max(1), client, batch: None })
+        let (uri, headers) = target(url).ok_or_else(|| Error::Url { sink: name() })?;
+        let concurrency = config.concurrency.max(1);
+        let client = Client::new(guard, concurrency, config.timeout);
+        let client = client.map_err(|source| Error::Client { sink: name(), source })?;
+        Ok(Self { uri, headers, signer, concurrency, client, batch: None })
     }
 
     pub(super) fn concurrency(&self) -> usize {
@@ -122,38 +124,92 @@ impl Http {
             Ok(body) => body,
             Err(error) => return Outcome::Rejected { reason: error.to_string() },
         };
-        match self.post(&delivery.delivery_id.to_string(), "application/json", body).await {
+        match self.post(delivery.delivery_id, HeaderValue::from_static("application/json"), body).await {
             Err(outcome) => outcome,
-            Ok((outcome, mut response)) => {
-                let mut read = 0;
-                // The status has decided already: what goes wrong while the rest is read changes nothing.
-                while let Ok(Some(chunk)) = response.chunk().await {
-                    read += chunk.len();
-                    if read > MAX_ANSWER {
-                        break;
-                    }
-                }
+            Ok((outcome, rest)) => {
+                rest.pass_over(MAX_ANSWER).await;
                 outcome
             }
         }
     }
 
-    /// Sends a signed body; gives what the status of its answer says, and the answer.
-    async fn post(&self, id: &str, content_type: &str, body: Vec<u8>) -> Result<(Outcome, Response), Outcome> {
-        let timestamp = (clock::now_ms() / 1_000).to_string();
-        let mut request = self
-            .client
-            .post(self.url.clone())
-            .header(header::CONTENT_TYPE, content_type)
-            .header("webhook-id", id)
-            .header("webhook-timestamp", &timestamp);
-        if let Some(signer) = &self.signer {
-            request = request.header("webhook-signature", signer.sign(id, &timestamp, &body));
-        }
-        let response = request.body(body).send().await.map_err(|error| classify_error(&error))?;
-        let after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
-        Ok((classify(response.status(), after, clock::now_ms()), response))
+    /// Sends a signed body; gives what the status of its answer says, and what there is to read of the answer.
+    async fn post(&self, id: Uuid, content_type: HeaderValue, body: Vec<u8>) -> Result<(Outcome, Rest), Outcome> {
+        let request = self.request(id, content_type, body.into(), clock::now_ms());
+        let request = request.map_err(|error| Outcome::Misconfigured { reason: error.to_string() })?;
+        let (status, headers, rest) = self.client.call(request).await?;
+        let after = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        Ok((classify(status, after, clock::now_ms()), rest))
     }
+
+    fn request(
+        &self,
+        id: Uuid,
+        content_type: HeaderValue,
+        body: Bytes,
+        now_ms: i64,
+    ) -> Result<Request<Full<Bytes>>, InvalidHeaderValue> {
+        let mut text = [0; Hyphenated::LENGTH];
+        let id = id.hyphenated().encode_lower(&mut text).as_bytes();
+        let mut timestamp = Vec::with_capacity(20);
+        text::integer(now_ms / 1_000, &mut timestamp);
+        // All have a place already, so that none of this makes it grow.
+        let mut headers = self.headers.clone();
+        headers.insert(header::CONTENT_TYPE, content_type);
+        headers.insert(WEBHOOK_ID, HeaderValue::from_bytes(id)?);
+        headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from_bytes(&timestamp)?);
+        if let Some(signer) = &self.signer {
+            let signature = signer.sign(id, &timestamp, &body);
+            headers.insert(WEBHOOK_SIGNATURE, HeaderValue::from_bytes(&signature)?);
+        } else {
+            headers.remove(WEBHOOK_SIGNATURE);
+        }
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+}
+
+/// Where requests go, and the headers of all of them, in which what is of one call is empty. A login in the address is sent
+/// as HTTP's own (RFC 7617). `None`: the address is none.
+fn target(mut url: Url) -> Option<(Uri, HeaderMap)> {
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("hookbridge/", env!("CARGO_PKG_VERSION"))));
+    if !url.username().is_empty() || url.password().is_some() {
+        let mut login = unescaped(url.username());
+        login.push(b':');
+        login.extend(unescaped(url.password().unwrap_or_default()));
+        let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(login))).ok()?;
+        value.set_sensitive(true);
+        headers.insert(header::AUTHORIZATION, value);
+        url.set_username("").and_then(|()| url.set_password(None)).ok()?;
+    }
+    let host = match (url.host_str()?, url.port()) {
+        (host, Some(port)) => format!("{host}:{port}"),
+        (host, None) => host.to_owned(),
+    };
+    headers.insert(header::HOST, HeaderValue::from_str(&host).ok()?);
+    for of_a_call in [header::CONTENT_TYPE, WEBHOOK_ID, WEBHOOK_TIMESTAMP, WEBHOOK_SIGNATURE] {
+        headers.insert(of_a_call, HeaderValue::from_static(""));
+    }
+    url.set_fragment(None);
+    Some((url.as_str().parse().ok()?, headers))
+}
+
+/// RFC 3986, section 2.1. What is no escape stays as it is.
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut rest = text.as_bytes();
+    let mut out = Vec::with_capacity(rest.len());
+    while let Some((first, behind)) = rest.split_first() {
+        let digits = behind.get(..2).filter(|_| *first == b'%');
+        let escaped = digits.and_then(|digits| hex::decode(digits).ok());
+        rest = if escaped.is_some() { &behind[2..] } else { behind };
+        out.extend(escaped.unwrap_or_else(|| vec![*first]));
+    }
+    out
 }
 
 /// The request's body: the same bytes on every attempt.
@@ -206,60 +262,6 @@ fn pause_of(text: &str, now_ms: i64) -> Option<Duration> {
     }
     let until = parse_http_date(text.trim())?;
     Some(Duration::from_secs(u64::try_from(until - now_ms / 1_000).unwrap_or(0)))
-}
-
-fn classify_error(error: &reqwest::Error) -> Outcome {
-    let mut causes = Vec::new();
-    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(cause) = next {
-        if let Some(blocked) = cause.downcast_ref::<egress::Error>() {
-            return Outcome::Misconfigured { reason: blocked.to_string() };
-        }
-        if cause.is::<native_tls::Error>() {
-            return Outcome::Misconfigured { reason: format!("TLS: {cause}") };
-        }
-        causes.push(cause.to_string());
-        next = cause.source();
-    }
-    // The outermost text holds the url, which may hold a token; the innermost says what happened.
-    let reason = causes.pop().filter(|_| !causes.is_empty()).unwrap_or_else(|| "the request failed".into());
-    if error.is_connect() {
-        Outcome::Transient { reason }
-    } else if error.is_builder() {
-        Outcome::Misconfigured { reason }
-    } else {
-        // It was sent, or partly: the receiver may have taken it. The same `webhook-id` goes out again.
-        Outcome::Unknown { reason }
-    }
-}
-
-/// Signs as the Standard Webhooks specification says: HMAC-SHA256 of `id.timestamp.body`, base64 after `v1,`.
-#[derive(Clone)]
-struct Signer {
-    key: Vec<u8>,
-}
-
-impl std::fmt::Debug for Signer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Signer([redacted])")
-    }
-}
-
-impl Signer {
-    /// `None`: no base64, or nothing in it.
-    fn new(secret: &str) -> Option<Self> {
-        let key = STANDARD.decode(secret.strip_prefix("whsec_").unwrap_or(secret)).ok()?;
-        (!key.is_empty()).then_some(Self { key })
-    }
-
-    fn sign(&self, id: &str, timestamp: &str, body: &[u8]) -> String {
-        // HMAC takes a key of any length; there is no error to speak of.
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.key) else { return String::new() };
-        for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
-            mac.update(part);
-        }
-        format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
-    }
 }
 
 #[cfg(test)]

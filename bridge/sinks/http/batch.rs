@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use reqwest::Response;
+use http::HeaderValue;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -83,10 +83,10 @@ impl Http {
             Err(reason) => return (Answers::All(Outcome::Rejected { reason }), false),
         };
         let ids: Vec<Uuid> = deliveries.iter().map(|delivery| delivery.delivery_id).collect();
-        let answers = match self.post(&id_of(&ids), batch.content_type(), body).await {
+        let answers = match self.post(id_of(&ids), batch.content_type(), body).await {
             Err(outcome) => Answers::All(outcome),
-            Ok((outcome, response)) => {
-                let answer = read(response).await;
+            Ok((outcome, rest)) => {
+                let answer = rest.read(MAX_ANSWER).await;
                 batch.judge(outcome, answer.as_deref(), &ids)
             }
         };
@@ -95,8 +95,9 @@ impl Http {
 }
 
 impl Batch {
-    fn content_type(&self) -> &'static str {
-        if matches!(self.body, Body::Lines) { "application/x-ndjson" } else { "application/json" }
+    fn content_type(&self) -> HeaderValue {
+        let lines = matches!(self.body, Body::Lines);
+        HeaderValue::from_static(if lines { "application/x-ndjson" } else { "application/json" })
     }
 
     fn body_of(&self, deliveries: &[&Delivery]) -> Result<Vec<u8>, String> {
@@ -186,23 +187,12 @@ fn read_entry(entry: &Value, ids: &[Uuid]) -> Result<(usize, Outcome), String> {
 }
 
 /// The same for the same set, in whatever order.
-fn id_of(ids: &[Uuid]) -> String {
+fn id_of(ids: &[Uuid]) -> Uuid {
     let mut sorted: Vec<&Uuid> = ids.iter().collect();
     sorted.sort();
     let name: Vec<u8> = sorted.into_iter().flat_map(Uuid::as_bytes).copied().collect();
     // A name of ours, as a delivery id is, and none of a sink's: its ids are.
-    Uuid::new_v5(&Uuid::new_v5(&Uuid::NAMESPACE_OID, b"hookbridge batch"), &name).to_string()
-}
-
-async fn read(mut response: Response) -> Option<Vec<u8>> {
-    let mut answer = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if answer.len() + chunk.len() <= MAX_ANSWER => answer.extend_from_slice(&chunk),
-            Ok(None) => return Some(answer),
-            Ok(Some(_)) | Err(_) => return None,
-        }
-    }
+    Uuid::new_v5(&Uuid::new_v5(&Uuid::NAMESPACE_OID, b"hookbridge batch"), &name)
 }
 
 #[cfg(test)]

@@ -37,8 +37,8 @@ fn loopback() -> Vec<Network> {
 fn the_signature_is_the_published_one() {
     // The Standard Webhooks specification's own vector.
     let signer = Signer::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
-    let header = signer.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", br#"{"test": 2432232314}"#);
-    assert_eq!(header, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    let header = signer.sign(b"msg_p5jXN8AQM9LWM0D4loKWxJek", b"1614265330", br#"{"test": 2432232314}"#);
+    assert_eq!(&header, b"v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     assert!(Signer::new("whsec_").is_none());
     assert!(Signer::new("not base64!").is_none());
     assert_eq!(format!("{signer:?}"), "Signer([redacted])");
@@ -139,9 +139,12 @@ async fn an_event_arrives_signed_under_its_delivery_id() {
     let header = |name: &str| head.lines().find_map(|line| line.strip_prefix(&format!("{name}: "))).unwrap();
     assert_eq!(header("webhook-id"), "00000000-0000-0000-0000-000000000000");
     assert_eq!(header("content-type"), "application/json");
-    let expected =
-        sink.signer.as_ref().unwrap().sign(header("webhook-id"), header("webhook-timestamp"), body.as_bytes());
-    assert_eq!(header("webhook-signature"), expected);
+    let (id, timestamp) = (header("webhook-id").as_bytes(), header("webhook-timestamp").as_bytes());
+    let expected = sink.signer.as_ref().unwrap().sign(id, timestamp, body.as_bytes());
+    assert_eq!(header("webhook-signature").as_bytes(), expected);
+    let host = sink.uri.authority().unwrap().as_str();
+    assert_eq!((header("host"), header("content-length")), (host, body.len().to_string().as_str()));
+    assert_eq!(head.lines().next(), Some("POST /hooks HTTP/1.1"));
 }
 
 #[tokio::test]
@@ -171,4 +174,55 @@ async fn a_refused_connection_is_transient() {
     let sink = Http::new("crm", &config(format!("http://{address}/")), &loopback()).unwrap();
     let outcome = sink.send(&delivery()).await;
     assert!(matches!(outcome, Outcome::Transient { .. }), "{outcome:?}");
+}
+
+#[test]
+fn a_login_in_the_address_is_sent_as_a_header_and_not_as_part_of_it() {
+    let (uri, headers) = target(Url::parse("https://me:p%40ss%zz@crm.example:443/in?a=b#part").unwrap()).unwrap();
+    assert_eq!(uri, "https://crm.example/in?a=b");
+    assert_eq!(headers[header::HOST], "crm.example");
+    assert_eq!(headers[header::AUTHORIZATION], format!("Basic {}", STANDARD.encode("me:p@ss%zz")));
+    let (uri, headers) = target(Url::parse("http://[::1]:8080").unwrap()).unwrap();
+    assert_eq!(
+        (uri.to_string().as_str(), &headers[header::HOST]),
+        ("http://[::1]:8080/", &HeaderValue::from_static("[::1]:8080"))
+    );
+    assert!(!headers.contains_key(header::AUTHORIZATION));
+}
+
+#[tokio::test]
+async fn a_receiver_that_does_not_answer_in_time_leaves_the_outcome_unknown() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let brief = config::Http { timeout: Duration::from_millis(50), ..config(format!("http://{address}/")) };
+    let sink = Http::new("crm", &brief, &loopback()).unwrap();
+    let outcome = sink.send(&delivery()).await;
+    assert!(matches!(&outcome, Outcome::Unknown { reason } if reason.contains("50ms")), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_connection_is_used_again_once_its_answer_was_read() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let sink = Http::new("crm", &config(format!("http://{}/", listener.local_addr().unwrap())), &loopback()).unwrap();
+    let receiver = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        for _ in 0..3 {
+            let mut buffer = [0; 4096];
+            let mut request = Vec::new();
+            while !request.ends_with(b"}}") {
+                let read = stream.read(&mut buffer).await.unwrap();
+                assert_ne!(read, 0, "it was closed");
+                request.extend_from_slice(&buffer[..read]);
+            }
+            let answer = b"HTTP/1.1 202 Accepted\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+        }
+    };
+    let delivery = delivery();
+    let sender = async {
+        for _ in 0..3 {
+            assert_eq!(sink.send(&delivery).await, Outcome::Delivered);
+        }
+    };
+    tokio::join!(receiver, sender);
 }
