@@ -97,7 +97,7 @@ mod tests {
         // A literal: vendors dedupe by this value, so a release that changes it doubles effects.
         let id = identity("evt_1").delivery_id("crm");
         assert_eq!(id.to_string(), "d8297d33-8b54-560c-a168-46298c33f79f");
-        assert_eq!(delivered_again(id, 1).to_string(), "?");
+        assert_eq!(delivered_again(id, 1).to_string(), "2e2890be-7e36-555c-9731-05109ea0ab2b");
     }
 
     #[test]
