@@ -54,7 +54,9 @@ impl Observer for Counting {
         }
         if !events_to_actions.is_empty() {
             let histogram = self.metrics.event_to_action.with_label_values(&[sink]);
-            events_to_actions.iter().for_each(|seconds| histogram.observe(*seconds));
+            for seconds in events_to_actions {
+                histogram.observe(*seconds);
+            }
         }
         if let Some(also) = &self.also {
             also.settled_alike(sink, alike, events_to_actions);

@@ -108,7 +108,7 @@ impl Case<'_> {
         for place in &copies.delivered {
             *receipts.entry(events.get(place).copied().unwrap_or("an event that is not there")).or_default() += 1;
         }
-        let copied: BTreeSet<&str> = copies.written.iter().map(|copy| copy.event.as_str()).collect();
+        let landed: BTreeSet<&str> = copies.written.iter().map(|copy| copy.event.as_str()).collect();
         let mut found: Vec<String> = Vec::new();
         found.extend(
             receipts.iter().filter(|(_, times)| **times > 1).map(|(event, _)| format!("{event} has two receipts")),
@@ -116,11 +116,11 @@ impl Case<'_> {
         found.extend(
             receipts
                 .keys()
-                .filter(|event| !copied.contains(*event))
+                .filter(|event| !landed.contains(*event))
                 .map(|event| format!("{event} has a receipt, and no copy")),
         );
         found.extend(
-            copied
+            landed
                 .iter()
                 .filter(|event| !receipts.contains_key(*event))
                 .map(|event| format!("{event} has a copy, and no receipt")),

@@ -76,7 +76,7 @@ async fn a_reload_that_brings_the_first_sink_over_http_delivers_what_was_there_b
     .await;
     assert_eq!(order(&mut connection, "shop", "after", r#""sequence": 2"#).await, "accepted");
     receiver.wait_taken(2, SOON).await;
-    let sequences: Vec<i64> = receiver.taken().iter().map(|call| call.sequence()).collect();
+    let sequences: Vec<i64> = receiver.taken().iter().map(super::harness::receiver::Call::sequence).collect();
     assert_eq!(sequences, [1, 2]);
     let receipts = bridge.topic("receipts.crm.events.order_placed");
     eventually("their receipts", SOON, async || (services().read(&[&receipts]).len() == 2).then_some(())).await;

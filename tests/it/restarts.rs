@@ -70,7 +70,7 @@ async fn send_on(port: u16, sender: usize, stop: Arc<AtomicBool>, accepted: Arc<
                 }
                 let Some(open) = &mut connection else { continue };
                 let answer = open.send(&request).await;
-                if answer.as_ref().map_or(true, |answer| answer.closes()) {
+                if answer.as_ref().map_or(true, super::harness::http::Response::closes) {
                     connection = None;
                 }
                 match answer {

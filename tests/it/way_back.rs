@@ -367,11 +367,11 @@ async fn a_paused_sink_sends_nothing_over_a_restart_and_a_database_is_read_for_a
     assert_eq!(rows(&database).await, 5);
     eventually("what was sent again to be counted as such", SOON, async || {
         let metrics = bridge.metrics().await;
-        let settled = |outcome, reason| {
+        let settled = |outcome, reason, times: f64| {
             let labels = [("sink", "warehouse"), ("outcome", outcome), ("reason", reason)];
-            metrics.sum("hookbridge_settlements_total", &labels)
+            (metrics.sum("hookbridge_settlements_total", &labels) - times).abs() < 0.5
         };
-        ([settled("delivered", ""), settled("skipped", "duplicate")] == [10.0, 5.0]).then_some(())
+        (settled("delivered", "", 10.0) && settled("skipped", "duplicate", 5.0)).then_some(())
     })
     .await;
     eventually("the receipts", SOON, async || {

@@ -146,7 +146,9 @@ pub(crate) fn end(world: &mut World) {
         }
     }
     order(world, &dead, &mut wrong);
-    seen.into_iter().for_each(|what| world.count(what));
+    for what in seen {
+        world.count(what);
+    }
     world.wrong.append(&mut wrong);
 }
 

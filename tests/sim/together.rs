@@ -33,7 +33,7 @@ pub(crate) struct Passenger {
 }
 
 impl World {
-    pub(crate) fn call_together(&mut self, life: Life, batch: BatchId, events: Vec<Bundled>) {
+    pub(crate) fn call_together(&mut self, life: Life, batch: BatchId, events: &[Bundled]) {
         let Some(batching) = self.settings.batch else {
             self.wrong.push(format!("{life:?} sends events together, unasked"));
             return;
@@ -48,7 +48,7 @@ impl World {
             self.wrong.push(format!("{life:?} probes with {} events", events.len()));
         }
         let mut passengers = vec![];
-        for Bundled { call, delivery_id: id, record, .. } in &events {
+        for Bundled { call, delivery_id: id, record, .. } in events {
             let number = u64::from_be_bytes(record.value.clone().unwrap().try_into().unwrap());
             crate::check::call(self, life, *id, number, record, Some(batch));
             let epoch = self.epoch(life, record).unwrap_or(AssignmentEpoch(0));
@@ -144,7 +144,9 @@ impl Process {
         answers: Option<&Answers>,
         now: Duration,
     ) {
-        aside.iter().for_each(|(call, ended)| self.has_answer(*call, ended, now));
+        for (call, ended) in aside {
+            self.has_answer(*call, ended, now);
+        }
         let calls = self.calls.iter().filter(|(_, out)| out.batch == Some(batch));
         let in_order: BTreeMap<usize, CallId> = calls.map(|(call, out)| (out.place, *call)).collect();
         for (at, call) in in_order.into_values().enumerate() {
@@ -183,7 +185,9 @@ impl Vendor {
                 }
                 3 => return silence(self),
                 4 if natures.iter().all(|nature| *nature == Nature::Plain) => {
-                    requests.iter().for_each(|request| self.act(*request));
+                    for request in requests {
+                        self.act(*request);
+                    }
                     return silence(self);
                 }
                 _ => {}
@@ -213,7 +217,9 @@ impl Vendor {
         if is_any(Nature::Poison) {
             return Answers::All(Outcome::Transient { reason: reason() });
         }
-        requests.iter().for_each(|request| self.act(*request));
+        for request in requests {
+            self.act(*request);
+        }
         Answers::All(Outcome::Delivered)
     }
 }

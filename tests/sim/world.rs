@@ -407,7 +407,7 @@ impl World {
             }
             Input::CallEnded { call, ended, .. } => process.has_answer(*call, ended, now),
             Input::BatchEnded { batch, aside, answers, .. } => {
-                process.have_answers(*batch, aside, answers.as_ref(), now)
+                process.have_answers(*batch, aside, answers.as_ref(), now);
             }
             _ => {}
         }
@@ -462,7 +462,7 @@ impl World {
                 self.soon(50, Event::Input(life, Input::Fetched { call, record }));
             }
             Action::Call { call, delivery_id, record, .. } => self.call(life, call, delivery_id, &record),
-            Action::CallTogether { batch, events } => self.call_together(life, batch, events),
+            Action::CallTogether { batch, events } => self.call_together(life, batch, &events),
             Action::Begin { txn } => self.soon(10, Event::Begin(life, txn)),
             Action::Commit { txn, transaction } => {
                 process.commits.insert(txn, Commit { transaction, positions: vec![] });

@@ -43,7 +43,8 @@ impl Maker {
         Ok(match kind {
             SinkKind::Http(http) => {
                 let target = Http::new(name, http, &recipe.allow).map_err(|source| self.impossible(source.into()))?;
-                Some((Target::Http(target.together(self.batch.clone())), http.concurrency, http.pacing))
+                let target = Target::Http(Box::new(target.together(self.batch.clone())));
+                Some((target, http.concurrency, http.pacing))
             }
             SinkKind::Kafka { topic } => {
                 let target = Kafka::new(&recipe.prefix, topic, events, self.around.registry.clone());

@@ -60,7 +60,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Where events are sent.
 #[derive(Debug)]
 pub enum Target {
-    Http(Http),
+    Http(Box<Http>),
     Kafka(Kafka),
 }
 
@@ -409,7 +409,9 @@ impl Driver {
     fn done(&mut self, done: &mut Vec<Done>) -> Result<(), Error> {
         let ended = done.iter().map(|Done { ended, sent, .. }| (ended, *sent));
         tell::attempts(&*self.observer, &self.names.sink, ended);
-        done.iter().for_each(|done| self.crew.rest(done));
+        for done in &*done {
+            self.crew.rest(done);
+        }
         self.step_all(done.drain(..).map(|Done { call, ended, sent, .. }| Input::CallEnded { call, ended, sent }))
     }
 

@@ -78,7 +78,9 @@ pub(super) fn attempts<'a>(observer: &dyn Observer, sink: &str, ended: impl Iter
     for class in ended.filter_map(|(ended, sent)| class(ended, sent)) {
         *by_class.entry(class).or_default() += 1;
     }
-    by_class.into_iter().for_each(|(class, calls)| observer.attempts(sink, class, calls));
+    for (class, calls) in by_class {
+        observer.attempts(sink, class, calls);
+    }
 }
 
 pub(super) fn transactions(observer: &dyn Observer, sink: &str, before: &Counts, now: &Counts) {

@@ -94,7 +94,7 @@ impl Line {
             return;
         }
         let limit = batching.events.checked_shr(call.attempts).unwrap_or(0).max(1);
-        let bytes = record.value.as_ref().map_or(0, |value| value.len());
+        let bytes = record.value.as_ref().map_or(0, Vec::len);
         let is_over = gathering.calls.len() >= gathering.limit.min(limit) || gathering.bytes + bytes > batching.bytes;
         if is_over && !gathering.calls.is_empty() {
             waiting.push_back(std::mem::take(gathering).calls);
@@ -114,7 +114,9 @@ impl Line {
         while let Some(calls) = self.next_batch(&batching, turn.now) {
             let is_probe = calls.iter().any(|id| self.calls.get(id).is_some_and(|call| call.probe));
             if self.breaker.is_open() && !is_probe {
-                calls.into_iter().for_each(|id| self.call_off(partitions, id, turn.now));
+                for id in calls {
+                    self.call_off(partitions, id, turn.now);
+                }
             } else if self.pace.take(turn.now) {
                 self.call_together(calls, turn);
                 went = true;
@@ -227,7 +229,9 @@ impl Line {
         turn: &mut Turn<'_>,
     ) {
         if *outcome == Outcome::Delivered {
-            calls.iter().for_each(|id| self.came_to(partitions, *id, Ended::Delivered, sent, turn));
+            for id in calls {
+                self.came_to(partitions, *id, Ended::Delivered, sent, turn);
+            }
             return;
         }
         for id in calls {
@@ -244,13 +248,17 @@ impl Line {
             }
             Outcome::Throttled { after } => {
                 self.throttled(*after, turn);
-                calls.iter().for_each(|id| self.goes_again(partitions, *id, turn));
+                for id in calls {
+                    self.goes_again(partitions, *id, turn);
+                }
             }
             _ => {
                 if self.judge_batch(calls, outcome, turn) == Verdict::EventsFault {
                     self.halve(partitions, calls, turn);
                 } else {
-                    calls.iter().for_each(|id| self.failed_together(partitions, *id, outcome, turn));
+                    for id in calls {
+                        self.failed_together(partitions, *id, outcome, turn);
+                    }
                 }
             }
         }

@@ -180,7 +180,9 @@ impl Machine {
     fn read_again(&mut self, turn: &mut Turn<'_>) {
         let committing = self.partitions.iter().filter(|(_, partition)| partition.is_committing());
         let unsure: Vec<_> = committing.map(|(at, _)| at.clone()).collect();
-        unsure.iter().for_each(|at| self.read_partition_again(at, turn));
+        for at in &unsure {
+            self.read_partition_again(at, turn);
+        }
         turn.act(Action::Tell(Notice::Unsure { partitions: unsure }));
     }
 }

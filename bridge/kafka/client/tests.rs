@@ -95,7 +95,7 @@ fn no_client_is_given_what_only_another_kind_knows() {
         .filter(|name| Role::Producer.knows(name) != Role::Consumer.knows(name))
         .map(|name| match name {
             name if text.contains(&name) => (name, "lz4"),
-            name if name.ends_with(".bytes") => (name, "9000000"),
+            name if name.contains(".bytes") => (name, "9000000"),
             "fetch.wait.max.ms" => ("fetch.wait.max.ms", "500"), // below the time that a socket has
             name => (name, "9000"),
         })
