@@ -117,6 +117,10 @@ pub(crate) fn end(world: &mut World) {
             if let Fate::Dead(reason) = receipt.fate {
                 dead.insert(receipt.delivery_id, reason);
             }
+            if receipt.fate == Fate::Dead(DeadReason::Rejected) && !world.vendor.refused.contains(&receipt.delivery_id)
+            {
+                wrong.push(format!("the event at {partition}/{} died of what others did", receipt.offset));
+            }
             if receipt.fate == Fate::Dead(DeadReason::TooOld) {
                 let number = u64::from_be_bytes(receipt.record.value.clone().unwrap().try_into().unwrap());
                 excuse_age(world, number, receipt.record.key.as_deref(), &mut wrong);

@@ -84,7 +84,9 @@ impl World {
         // Now and then a body is too large to be sent.
         let is_sent = !requests.is_empty() && (requests.len() == 1 || !self.chance.percent(3));
         let answers = if is_sent {
-            Some(self.vendor.take_together(&requests, &mut self.chance))
+            let answers = self.vendor.take_together(&requests, &mut self.chance);
+            self.vendor.refuse_alone(&requests, &answers);
+            Some(answers)
         } else {
             (!requests.is_empty()).then(|| Answers::All(Outcome::Rejected { reason: "too large".into() }))
         };
@@ -161,6 +163,19 @@ impl Process {
 }
 
 impl Vendor {
+    /// What is refused in company may be another's fault.
+    fn refuse_alone(&mut self, requests: &[Request], answers: &Answers) {
+        let is_refused = |outcome: &Outcome| matches!(outcome, Outcome::Rejected { .. } | Outcome::Denied { .. });
+        match (answers, requests) {
+            (Answers::All(outcome), [one]) if is_refused(outcome) => _ = self.refused.insert(one.delivery_id),
+            (Answers::All(_), _) => {}
+            (Answers::Each(outcomes), _) => {
+                let refused = requests.iter().zip(outcomes).filter(|(_, outcome)| is_refused(outcome));
+                self.refused.extend(refused.map(|(request, _)| request.delivery_id));
+            }
+        }
+    }
+
     /// What comes back to several events.
     fn take_together(&mut self, requests: &[Request], chance: &mut Chance) -> Answers {
         self.requests.extend_from_slice(requests);

@@ -1,7 +1,7 @@
 //! A model of what a sink calls: it takes, refuses, asks for a pause, breaks down, or says nothing, and remembers what it
 //! did under which idempotency key.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use hookbridge::deliver::machine::Ended;
@@ -70,6 +70,8 @@ pub(crate) struct Vendor {
     pub(crate) order: Vec<(u64, Uuid)>,
     /// A person has made it say what it means: what it failed at for ever, it refuses.
     pub(crate) mended: bool,
+    /// Deliveries that it has refused by themselves.
+    pub(crate) refused: HashSet<Uuid>,
     /// Requests that were answered with silence, or whose answer nobody can have got.
     pub(crate) silent: HashMap<Uuid, Vec<Duration>>,
 }
@@ -85,6 +87,7 @@ impl Vendor {
             requests: vec![],
             order: vec![],
             mended: false,
+            refused: HashSet::new(),
             silent: HashMap::new(),
         }
     }
@@ -104,6 +107,14 @@ impl Vendor {
 
     /// What comes back, and whether the vendor has seen the call at all.
     pub(crate) fn take(&mut self, request: Request, chance: &mut Chance) -> (Ended, bool) {
+        let (ended, sent) = self.answer(request, chance);
+        if matches!(ended, Ended::Failed(Outcome::Rejected { .. } | Outcome::Denied { .. })) {
+            self.refused.insert(request.delivery_id);
+        }
+        (ended, sent)
+    }
+
+    fn answer(&mut self, request: Request, chance: &mut Chance) -> (Ended, bool) {
         let nature = self.nature(request.number);
         if nature == Nature::Unwanted {
             return (Ended::Skipped(SkipReason::NoConsent), false);

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   consumer ─Event─▶ ┌─────────┐ ─Call──────▶ crew (decode ▸ filter ▸ consent ▸ map ▸ send) ─Done─┐
+//!                     │         │ ─Together──▶ carriers (the same of several, and one call) ─Done──┤
 //!   readings ─Told──▶ │ machine │ ─Restore───▶ readings (receipts, restored and followed)          │
 //!   bodies ─record──▶ │  (pure) │ ─Fetch─────▶ bodies (parked records, read again)                 │
 //!   timer, stop,      │         │ ─Commit────▶ transactor (receipts ▸ dead letters ▸ offsets)      │
