@@ -115,6 +115,7 @@ impl Bench {
             }
             let (batch, events) = self.calls.remove(0);
             sizes.push(events.len());
+            assert!(sizes.len() < 10_000, "it does not come to rest");
             let offsets: Vec<i64> = events.iter().map(|event| event.record.offset).collect();
             self.answer(batch, vendor(&offsets), true);
         }
