@@ -20,16 +20,16 @@ use crate::sinks::postgres::{Postgres, Rewound};
 pub(super) const EXAMPLES: &str = "\
 Never forward: nothing is skipped.
 
-Of an HTTP or a Kafka sink: an order in the control topic. The owner of each partition carries it out
-once, in one transaction, as soon as it hears of it; where the bridge does not run, when it does. What was
-delivered is not sent again: what was skipped, and what is a dead letter, is tried once more, as the
-configuration is now. Dead letters of which nobody knows whether they arrived (`no_answer`, `past_window`)
-stay dead. With `--again` everything is sent once more, under other delivery ids: vendors take each for a
-new event, and every effect repeats.
+Of an HTTP or a Kafka sink: an order in the control topic. The owner of each partition carries it
+out once, in one transaction, as soon as it hears of it; where the bridge does not run, when it
+starts. What was delivered is not sent again: what was skipped, and what is a dead letter, is tried
+once more, as the configuration is now. Dead letters of which nobody knows whether they arrived
+(`no_answer`, `past_window`) stay dead. With `--again` everything is sent once more, under other
+delivery ids: vendors take each for a new event, and every effect repeats.
 
-Of a Postgres sink: each partition's row in `hookbridge_offsets` is put back by one compare-and-swap,
-whether the bridge runs or not. Its owner finds the row moved, and reads on from there. Rows that are in
-the table stay single, by their delivery id.
+Of a Postgres sink: each partition's row in `hookbridge_offsets` is put back by one
+compare-and-swap, whether the bridge runs or not. Its owner finds the row moved, and reads on from
+there. Rows that are in the table stay single, by their delivery id.
 
 Examples:
   hookbridge sink rewind crm --since 2h                      after `where` or a consent was mended
@@ -39,8 +39,8 @@ Examples:
   hookbridge sink rewind warehouse --topic events.purchase_completed --partition 3 --offset 41
   hookbridge sink rewind warehouse --from-beginning          after the table was dropped
 
-Exit codes: 0 fine, 1 nobody said yes, or the sink has never run, 2 usage, 69 Kafka, the registry or the
-database cannot be reached, 78 configuration";
+Exit codes: 0 fine, 1 nobody said yes, or the sink has never run, 2 usage, 69 Kafka, the registry
+or the database cannot be reached, 78 configuration";
 
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("place").required(true))]
