@@ -172,16 +172,14 @@ impl Results {
              |---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
         );
         for row in Row::ALL {
-            for ((name, seconds), runs) in by(&self.of(row), |run| (run.row.clone(), run.seconds)) {
+            let of_one = |run: &Outcome| (run.row.clone(), run.seconds, run.commit.clone());
+            for ((name, seconds, commit), runs) in by(&self.of(row), of_one) {
                 let sum = |of: fn(&Figures) -> usize| runs.iter().map(|run| of(&run.figures)).sum::<usize>();
                 let most = |of: fn(&Outcome) -> u64| runs.iter().map(|run| of(run)).max().unwrap_or_default();
                 let (found, seeds) = (runs.iter().map(|run| run.found).sum::<usize>(), seeds(&runs));
-                let mut commits: Vec<&str> = runs.iter().map(|run| &*run.commit).collect();
-                commits.sort_unstable();
-                commits.dedup();
                 let _ = writeln!(
                     text,
-                    "| {name} | {} | {} ({seconds}) | {} | {} | {} | {} | {} | {} | {} | {} | {found} | {seeds} | {} |",
+                    "| {name} | {} | {} ({seconds}) | {} | {} | {} | {} | {} | {} | {} | {} | {found} | {seeds} | {commit} |",
                     row.what(),
                     runs.len(),
                     sum(|figures| figures.faults),
@@ -192,7 +190,6 @@ impl Results {
                     most(|run| run.figures.recovery_ms),
                     most(|run| run.catch_up_ms),
                     runs.iter().map(|run| run.hanging).sum::<usize>(),
-                    commits.join(" "),
                 );
             }
         }
