@@ -100,7 +100,9 @@ impl Cluster {
         }
         let (first, others) = places.split_first().expect("three");
         let proxy = Proxy::start(first.1.proxy, first.1.behind);
-        others.iter().for_each(|(_, ports)| proxy.also(ports.proxy, ports.behind));
+        for (_, ports) in others {
+            proxy.also(ports.proxy, ports.behind);
+        }
         let bootstrap = bootstrap(&nodes);
         let client = ClientConfig::new()
             .set("bootstrap.servers", &bootstrap)

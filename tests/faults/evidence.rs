@@ -157,8 +157,8 @@ pub(crate) async fn copies_have_all(cache: &Cache, place: &Place, events: &[Writ
     loop {
         ticks.tick().await;
         let copies = tokio::task::block_in_place(|| read(cache, &place.bootstrap, Isolation::Committed, &[&topic]));
-        let copied: HashSet<&str> = copies.iter().filter_map(|record| record.header("ce_id")).collect();
-        if wanted.is_subset(&copied) {
+        let landed: HashSet<&str> = copies.iter().filter_map(|record| record.header("ce_id")).collect();
+        if wanted.is_subset(&landed) {
             return true;
         }
         if Instant::now() > deadline {

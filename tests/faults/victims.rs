@@ -228,7 +228,7 @@ impl Victims<'_> {
         // At its first step nothing of a transaction is open yet, so that nobody waits for it: when the process wakes, and
         // goes on with it, its generation is all that fences it.
         let held = if self.row.wants_a_proxy() && self.random.below(2) == 0 {
-            self.hold(ADD_PARTITIONS_TO_TXN, Fault::Hold).await
+            self.hold(ADD_PARTITIONS_TO_TXN, Fault::Hold)
         } else {
             None
         };
@@ -278,7 +278,7 @@ impl Victims<'_> {
 
     /// Chooses a bridge and one of its transactional sinks, and waits until that sink's producer sends such a request,
     /// which is held. `None`: it does not, having no partitions.
-    async fn hold(&mut self, request: i16, fault: Fault) -> Option<(usize, &'static str, Armed)> {
+    fn hold(&mut self, request: i16, fault: Fault) -> Option<(usize, &'static str, Armed)> {
         let victim = self.choose(self.bridges.len());
         let sinks = self.place.transactional_sinks();
         let sink = sinks[self.choose(sinks.len())];
@@ -291,7 +291,7 @@ impl Victims<'_> {
     /// at once, or when the next process of that slot is at work.
     async fn crash_within_a_transaction(&mut self) {
         let (request, step) = STEPS[self.choose(STEPS.len())];
-        let Some((victim, sink, armed)) = self.hold(request, Fault::Hold).await else { return };
+        let Some((victim, sink, armed)) = self.hold(request, Fault::Hold) else { return };
         let when = ["never", "at once", "late"][self.choose(3)];
         let bridge = &mut self.bridges[victim];
         let what = format!("kill -9 of a bridge at {step} of {sink}, which arrives {when}");
@@ -314,7 +314,7 @@ impl Victims<'_> {
     async fn delay_a_transaction(&mut self) {
         let (request, step) = STEPS[2 + self.choose(3)];
         let fault = [Fault::Hold, Fault::ResetAndHold][self.choose(2)];
-        let Some((_, sink, armed)) = self.hold(request, fault).await else { return };
+        let Some((_, sink, armed)) = self.hold(request, fault) else { return };
         self.ledger.fault(format!("{step} of {sink} is held ({fault:?})"), Hits::Sink);
         self.wait(200, 14_000).await;
         self.ledger.fault(format!("{step} of {sink} is let go"), Hits::Sink);
