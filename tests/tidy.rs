@@ -394,7 +394,12 @@ fn every_source_file_is_part_of_the_program() {
         let stem = path.file_stem().unwrap().to_str().unwrap();
         let is_root = matches!(
             source.path.as_str(),
-            "bridge/lib.rs" | "bridge/main.rs" | "tests/it/main.rs" | "tests/sim/main.rs" | "tests/faults/main.rs"
+            "bridge/lib.rs"
+                | "bridge/main.rs"
+                | "tests/it/main.rs"
+                | "tests/sim/main.rs"
+                | "tests/strangers/main.rs"
+                | "tests/faults/main.rs"
         ) || [Some("tests".as_ref()), Some("benches".as_ref())].contains(&path.parent());
         if is_root {
             continue;
