@@ -1,60 +1,8 @@
-//! Bytes from anybody as data of schemas that have every type: no panic, nothing written where they are refused, and
-//! what is written is JSON, of a datum that apache-avro reads as well. The first byte picks the schema.
-
+//! `tests/strangers/avro_to_json.rs`, which says what must hold, for libFuzzer.
 #![no_main]
 
-use std::sync::LazyLock;
+#[path = "../../tests/strangers/avro_to_json.rs"]
+#[allow(dead_code, reason = "seeds are for the test")]
+mod reader;
 
-use apache_avro::reader::datum::GenericDatumReader;
-use apache_avro::util::max_allocation_bytes;
-use apache_avro::Schema;
-use hookbridge::schema::reader::Reader;
-use libfuzzer_sys::fuzz_target;
-
-const SCHEMAS: [&str; 2] = [
-    r#"{"type": "record", "name": "Event", "namespace": "f", "fields": [
-        {"name": "id", "type": "string"},
-        {"name": "n", "type": ["null", "long", "string", "boolean"]},
-        {"name": "d", "type": {"type": "bytes", "logicalType": "decimal", "precision": 40, "scale": 4}},
-        {"name": "e", "type": {"type": "enum", "name": "E", "symbols": ["A", "B"]}},
-        {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
-        {"name": "items", "type": {"type": "array", "items": {"type": "record", "name": "Item", "fields": [
-            {"name": "sku", "type": "string"}, {"name": "price", "type": ["null", "double", "float"]}]}}},
-        {"name": "consent", "type": {"type": "map", "values": {"type": "map", "values": ["null", "boolean", "Item"]}}},
-        {"name": "first", "type": ["null", "Item"]}]}"#,
-    r#"{"type": "record", "name": "Odd", "namespace": "f", "fields": [
-        {"name": "b", "type": "bytes"},
-        {"name": "f", "type": {"type": "fixed", "name": "F", "size": 2}},
-        {"name": "u", "type": ["null", {"type": "string", "logicalType": "uuid"}, {"type": "bytes", "logicalType": "uuid"}]},
-        {"name": "day", "type": ["null", {"type": "int", "logicalType": "date"}]},
-        {"name": "t", "type": [{"type": "int", "logicalType": "time-millis"}, {"type": "long", "logicalType": "time-micros"}]},
-        {"name": "l", "type": {"type": "array", "items": {"type": "long", "logicalType": "local-timestamp-nanos"}}},
-        {"name": "big", "type": ["null", {"type": "bytes", "logicalType": "big-decimal"}]},
-        {"name": "money", "type": {"type": "fixed", "name": "M", "size": 20, "logicalType": "decimal", "precision": 40, "scale": 30}},
-        {"name": "wait", "type": ["F", {"type": "fixed", "name": "W", "size": 12, "logicalType": "duration"}]}]}"#,
-];
-
-static READERS: LazyLock<Vec<(Schema, Reader)>> = LazyLock::new(|| {
-    max_allocation_bytes(64 << 20);
-    let schemas = SCHEMAS.iter().map(|schema| Schema::parse_str(schema).unwrap());
-    schemas.map(|schema| (schema.clone(), Reader::compile(&schema).unwrap())).collect()
-});
-
-fuzz_target!(|data: &[u8]| {
-    let Some((choice, datum)) = data.split_first() else { return };
-    let (schema, reader) = &READERS[usize::from(*choice) % READERS.len()];
-    let mut out = b"before".to_vec();
-    let written = reader.write_noting(datum, "consent", &mut out);
-    match written {
-        Ok(noted) => {
-            serde_json::from_slice::<&serde_json::value::RawValue>(&out[6..]).unwrap();
-            if let Some(place) = noted {
-                serde_json::from_slice::<&serde_json::value::RawValue>(&out[place]).unwrap();
-            }
-            let mut rest = datum;
-            GenericDatumReader::builder(schema).build().unwrap().read_value(&mut rest).unwrap();
-            assert!(rest.is_empty(), "bytes are left over");
-        }
-        Err(_) => assert_eq!(out, b"before"),
-    }
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| reader::meet(data));

@@ -10,6 +10,7 @@
     reason = "a test that cannot go on has to say so"
 )]
 
+mod avro_to_json;
 mod bend;
 mod configuration;
 mod dead_letters;
@@ -41,6 +42,11 @@ fn a_body_is_split_as_it_is_read_or_not_at_all() {
 #[test]
 fn json_becomes_avro_that_can_be_read_or_nothing() {
     meet(&json_to_avro::seeds(), json_to_avro::meet);
+}
+
+#[test]
+fn avro_becomes_json_that_can_be_read_or_nothing() {
+    meet(&avro_to_json::seeds(), avro_to_json::meet);
 }
 
 #[test]
