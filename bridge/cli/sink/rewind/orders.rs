@@ -1,6 +1,6 @@
 //! Orders to go back, for the owners of a sink's partitions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use super::{RewindArgs, Step, propose, steps};
@@ -59,7 +59,9 @@ fn receipts_from(
     // Of an offset the time is not known, and all receipts that are kept are read.
     let since_ms = args.since.map_or(0, |since| ago_ms(since).saturating_sub(clocks).max(0));
     let of = |step: &Step| receipt::topic(desk.prefix(), &sink.name, &step.at.topic);
-    let topics = desk.client.existing(&steps.iter().map(of).collect::<Vec<_>>())?;
+    // Of several partitions it is one topic.
+    let topics: BTreeSet<String> = steps.iter().map(of).collect();
+    let topics = desk.client.existing(&topics.into_iter().collect::<Vec<_>>())?;
     let extents = desk.runtime.block_on(desk.client.extents(&desk.reader_group(), topics, since_ms))?;
     let found = steps.iter().filter_map(|step| {
         let topic = of(step);
