@@ -1,100 +1,79 @@
-//! A record's headers in one piece of memory: a record has ten of them, and each would be two small allocations.
+//! A record's headers in two pieces of memory: a record has ten of them, and each would be two allocations.
 
 use std::fmt;
 
-/// Bytes before each header: the lengths of its name and of its value.
-const LENGTHS: usize = 8;
+/// What a record of ours has, so that nothing grows while they are read.
+const USUAL: usize = 12;
+const USUAL_BYTES: usize = 512;
 
 /// Names and values, in the order in which they were written. A name may repeat.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Headers(Box<[u8]>);
+pub struct Headers {
+    /// Where each name and each value ends, so that a name of another length is passed over without a look at it.
+    ends: Box<[(u32, u32)]>,
+    bytes: Box<[u8]>,
+}
 
 impl Headers {
     /// Each header's name and value.
-    pub fn iter(&self) -> Iter<'_> {
-        Iter(&self.0)
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, &[u8])> + Clone {
+        // It was text when it came in.
+        self.raw().map(|(name, value)| (std::str::from_utf8(name).unwrap_or_default(), value))
     }
 
     /// The value of the last header of that name.
     #[must_use]
     pub fn last(&self, name: &str) -> Option<&[u8]> {
-        Raw(&self.0).filter(|(found, _)| *found == name.as_bytes()).last().map(|(_, value)| value)
+        self.raw().rfind(|(found, _)| *found == name.as_bytes()).map(|(_, value)| value)
     }
 
-    /// Of names and values.
+    /// How many bytes names and values have.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        Raw(&self.0).map(|(name, value)| name.len() + value.len()).sum()
+        self.bytes.len()
     }
+
+    fn raw(&self) -> impl DoubleEndedIterator<Item = (&[u8], &[u8])> + Clone {
+        (0..self.ends.len()).map(|at| {
+            let begins = if at == 0 { 0 } else { self.ends[at - 1].1 };
+            let (name, value) = self.ends[at];
+            (self.slice(begins, name), self.slice(name, value))
+        })
+    }
+
+    fn slice(&self, from: u32, to: u32) -> &[u8] {
+        self.bytes.get(index(from)..index(to)).unwrap_or_default()
+    }
+}
+
+fn index(at: u32) -> usize {
+    usize::try_from(at).unwrap_or(usize::MAX)
 }
 
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self).finish()
+        f.debug_list().entries(self.iter()).finish()
     }
 }
 
 impl<N: AsRef<str>, V: AsRef<[u8]>> FromIterator<(N, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(headers: I) -> Self {
-        let mut all = Vec::new();
+        let (mut ends, mut bytes) = (Vec::with_capacity(USUAL), Vec::with_capacity(USUAL_BYTES));
+        // A record is far smaller than what a length could not say.
+        let end = |bytes: &Vec<u8>| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         for (name, value) in headers {
-            let (name, value) = (name.as_ref().as_bytes(), value.as_ref());
-            // A record is far smaller than what a length could not say.
-            let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes();
-            all.reserve(LENGTHS + name.len() + value.len());
-            all.extend_from_slice(&length(name));
-            all.extend_from_slice(&length(value));
-            all.extend_from_slice(name);
-            all.extend_from_slice(value);
+            bytes.extend_from_slice(name.as_ref().as_bytes());
+            let name_ends = end(&bytes);
+            bytes.extend_from_slice(value.as_ref());
+            ends.push((name_ends, end(&bytes)));
         }
-        Self(all.into_boxed_slice())
+        Self { ends: ends.into_boxed_slice(), bytes: bytes.into_boxed_slice() }
     }
 }
 
 impl From<Vec<(String, Vec<u8>)>> for Headers {
     fn from(headers: Vec<(String, Vec<u8>)>) -> Self {
         headers.into_iter().collect()
-    }
-}
-
-impl<'a> IntoIterator for &'a Headers {
-    type Item = (&'a str, &'a [u8]);
-    type IntoIter = Iter<'a>;
-
-    fn into_iter(self) -> Iter<'a> {
-        self.iter()
-    }
-}
-
-/// Of [`Headers::iter`].
-#[derive(Debug, Clone)]
-pub struct Iter<'a>(&'a [u8]);
-
-impl<'a> Iterator for Iter<'a> {
-    type Item = (&'a str, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let mut raw = Raw(self.0);
-        let (name, value) = raw.next()?;
-        self.0 = raw.0;
-        // It was text when it came in.
-        Some((std::str::from_utf8(name).unwrap_or_default(), value))
-    }
-}
-
-struct Raw<'a>(&'a [u8]);
-
-impl<'a> Iterator for Raw<'a> {
-    type Item = (&'a [u8], &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (name, rest) = self.0.split_first_chunk::<4>()?;
-        let (value, rest) = rest.split_first_chunk::<4>()?;
-        let length = |bytes: &[u8; 4]| usize::try_from(u32::from_le_bytes(*bytes)).unwrap_or(usize::MAX);
-        let (name, rest) = rest.split_at_checked(length(name))?;
-        let (value, rest) = rest.split_at_checked(length(value))?;
-        self.0 = rest;
-        Some((name, value))
     }
 }
 

@@ -131,7 +131,7 @@ impl Kept {
         // The first of each name is ours: the request's own headers come behind, and may have any name.
         let mut noted: [Option<String>; NOTED.len()] = Default::default();
         let mut own = Vec::new();
-        for (name, value) in &record.headers {
+        for (name, value) in record.headers.iter() {
             match NOTED.iter().position(|ours| *ours == name) {
                 Some(at) if noted[at].is_none() => noted[at] = String::from_utf8(value.to_vec()).ok(),
                 _ => own.push((name.to_owned(), value.to_vec())),

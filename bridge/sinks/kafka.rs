@@ -198,7 +198,7 @@ impl Output {
     /// The event's own, but for the schema's address and, where the event is a copy itself, its last delivery's id.
     fn headers(&self, delivery: &Delivery, origin: &Record) -> Vec<(String, Vec<u8>)> {
         let mut headers = Vec::new();
-        for (name, value) in &origin.headers {
+        for (name, value) in origin.headers.iter() {
             match name {
                 header::DELIVERY_ID => {}
                 header::CE_DATASCHEMA => headers.push((name.to_owned(), self.address.clone().into_bytes())),

@@ -159,7 +159,7 @@ impl Shown {
             (Some(data), _) => line("event", data.get())?,
             (None, error) => line("event", &format!("(not readable: {})", error.as_deref().unwrap_or("-")))?,
         }
-        for (name, value) in &letter.record.headers {
+        for (name, value) in letter.record.headers.iter() {
             line("header", &format!("{name}: {}", String::from_utf8_lossy(value)))?;
         }
         for stage in stages {
