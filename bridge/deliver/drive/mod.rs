@@ -15,7 +15,9 @@
 mod call;
 mod commit;
 mod fetch;
+mod hear;
 mod read;
+mod target;
 mod tell;
 mod together;
 
@@ -35,63 +37,24 @@ pub(super) use self::commit::writes_of;
 use self::commit::{Filled, commit};
 use self::fetch::Bodies;
 use self::read::{Readings, Told, Wanted};
-use self::together::{Carriers, Together};
+pub use self::target::Target;
+use self::together::Carriers;
 use super::attempt::Preparation;
-use super::machine::{self, Action, Arrived, Input, Machine, Settings, TxnId};
+use super::machine::{Action, Input, Machine, Settings, TxnId};
 use super::rewound::Rewind;
 use super::settle::{Transaction, TxnAnswer};
-use super::{Error, LAG_EVERY, Observer, Policy, Routes, State, leave, random};
+use super::{Error, LAG_EVERY, Observer, Policy, Routes, State, leave};
 use crate::clock;
-use crate::kafka::consume::{Consumer, Control, Event, StartAt, Trouble};
+use crate::kafka::consume::{Consumer, Control, StartAt};
 use crate::kafka::transact::Counts;
-use crate::kafka::{self, Client, Fetcher, Membership, Record, TopicPartition, TransactionalId, Transactor};
-use crate::outcome::{Answers, Outcome};
-use crate::schema::plan::Scratch;
+use crate::kafka::{self, Client, Fetcher, Membership, TopicPartition, TransactionalId, Transactor};
 use crate::schema::{Decoder, Registry};
-use crate::sinks::Delivery;
-use crate::sinks::http::Http;
-use crate::sinks::kafka::Kafka;
 
 /// Ended calls that are taken in one turn of the loop: enough to make its cost small, few enough for a timer to be heard.
 const DONE_AT_ONCE: usize = 64;
 
 /// For a member that waits for bytes of fetched records to be free: nobody says when the last one is dropped.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-
-/// Where events are sent.
-#[derive(Debug)]
-pub enum Target {
-    Http(Box<Http>),
-    Kafka(Kafka),
-}
-
-impl Target {
-    async fn send(&self, delivery: &Delivery, origin: &Record, scratch: &mut Scratch) -> machine::Ended {
-        let outcome = match self {
-            Self::Http(http) => http.send(delivery).await,
-            // Nothing is sent before the transaction: until then it is a record that could be written.
-            Self::Kafka(kafka) => match kafka.write(delivery, origin, scratch).await {
-                Ok(output) => return machine::Ended::Written(Arc::new(output)),
-                Err(outcome) => outcome,
-            },
-        };
-        outcome.into()
-    }
-}
-
-impl Target {
-    /// Whether the sink has seen it, too.
-    async fn send_together(&self, deliveries: &[&Delivery]) -> (Answers, bool) {
-        match self {
-            Self::Http(http) => http.send_together(deliveries).await,
-            // Its transaction is what it has for a batch, and nobody asks.
-            Self::Kafka(_) => {
-                let reason = "records are written one by one".into();
-                (Answers::All(Outcome::Misconfigured { reason }), false)
-            }
-        }
-    }
-}
 
 /// The topics of a sink, and who writes to them.
 #[derive(Debug)]
@@ -375,134 +338,6 @@ impl Driver {
         self.machine.due().map(|due| begun + due.saturating_sub(epoch))
     }
 
-    // --- what happens
-
-    fn pause(&mut self, paused: bool) -> Result<(), Error> {
-        self.paused = paused;
-        self.step(if paused { Input::Paused } else { Input::Resumed })
-    }
-
-    fn step(&mut self, input: Input) -> Result<(), Error> {
-        self.step_all([input])
-    }
-
-    fn step_all(&mut self, inputs: impl IntoIterator<Item = Input>) -> Result<(), Error> {
-        self.take_all(inputs)?;
-        while let Some(input) = self.at_once.pop_front() {
-            self.take_all([input])?;
-        }
-        Ok(())
-    }
-
-    fn take_all(&mut self, inputs: impl IntoIterator<Item = Input>) -> Result<(), Error> {
-        let now = self.now();
-        let mut wanted = Vec::new();
-        for action in self.machine.step_all(inputs, now, &mut random) {
-            self.act(action, &mut wanted);
-        }
-        if !wanted.is_empty() {
-            let started = self.readings.start(wanted);
-            started.map_err(|source| Error::Reader { sink: Arc::clone(&self.names.sink), source })?;
-        }
-        Ok(())
-    }
-
-    fn done(&mut self, done: &mut Vec<Done>) -> Result<(), Error> {
-        let ended = done.iter().map(|Done { ended, sent, .. }| (ended, *sent));
-        tell::attempts(&*self.observer, &self.names.sink, ended);
-        for done in &*done {
-            self.crew.rest(done);
-        }
-        self.step_all(done.drain(..).map(|Done { call, ended, sent, .. }| Input::CallEnded { call, ended, sent }))
-    }
-
-    fn together(&mut self, together: Together) -> Result<(), Error> {
-        let Together { batch, aside, answers, sent, events } = together;
-        let classes = aside.iter().filter_map(|(_, ended)| tell::class(ended, false));
-        classes.for_each(|class| self.observer.attempt(&self.names.sink, class));
-        if let Some(answers) = &answers {
-            self.observer.attempt(&self.names.sink, answers.class());
-        }
-        if sent {
-            self.observer.batch(&self.names.sink, events);
-        }
-        self.step(Input::BatchEnded { batch, aside, answers, sent })
-    }
-
-    fn event(&mut self, event: Option<Event>) -> Result<(), Error> {
-        match event {
-            Some(Event::Records(records)) => {
-                let arrived = records.into_iter().map(|record| self.arrived(record)).collect();
-                self.step(Input::Records(arrived))
-            }
-            Some(Event::Assigned { epoch, partitions }) => {
-                // What the group had committed by then is looked up again, with the receipts.
-                let partitions = partitions.into_iter().map(|(at, _)| at).collect();
-                self.step(Input::Assigned { epoch, partitions })
-            }
-            Some(Event::Revoked { partitions, lost, drained }) => {
-                self.ticket += 1;
-                self.tickets.insert(self.ticket, drained);
-                self.readings.forget(&partitions);
-                for at in &partitions {
-                    self.stand_still.remove(at);
-                }
-                self.step(Input::Revoked { ticket: self.ticket, partitions, lost })
-            }
-            Some(Event::Trouble(trouble)) => {
-                if let Trouble::OffsetOutOfRange { at, .. } = &trouble {
-                    tracing::error!(sink = &*self.names.sink, %trouble, "held: a partition stands still");
-                    self.stand_still.insert(at.clone());
-                } else {
-                    tracing::warn!(sink = &*self.names.sink, %trouble, "the consumer met trouble");
-                }
-                Ok(())
-            }
-            Some(Event::Ended(source)) => Err(Error::Consumer { sink: Arc::clone(&self.names.sink), source }),
-            None => Err(Error::Consumer { sink: Arc::clone(&self.names.sink), source: None }),
-        }
-    }
-
-    fn arrived(&self, record: Record) -> Arrived {
-        Arrived { delivery_id: self.routes.delivery_id(&self.names.sink, &record), record }
-    }
-
-    fn told(&mut self, told: Told) -> Result<(), Error> {
-        match told {
-            Told::Inputs(inputs) => self.step_all(inputs),
-            Told::Waiting { topic, wait } => {
-                tracing::warn!(sink = &*self.names.sink, %topic, ?wait, "restoring: nothing is sent before this is over");
-                Ok(())
-            }
-            Told::Failed(source) => Err(Error::Reader { sink: Arc::clone(&self.names.sink), source }),
-        }
-    }
-
-    /// Takes the group's metadata for a transaction. What the poll thread has told before is heard first, so that nothing
-    /// is committed for a partition whose end is known already.
-    fn take_membership(&mut self, txn: TxnId, consumer: &mut Consumer) -> Result<(), Error> {
-        while let Some(event) = consumer.try_next() {
-            self.event(Some(event))?;
-        }
-        self.member.clone_from(&self.membership.borrow_and_update());
-        self.step(Input::Begun { txn, begun: self.member.is_some() })
-    }
-
-    fn committed(&mut self, ended: Result<(Transactor, TxnId, TxnAnswer), JoinError>) -> Result<(), Error> {
-        self.committing = None;
-        let (transactor, txn, answer) = ended.map_err(|source| self.failed(source))?;
-        self.transactor = Some(transactor);
-        self.report_transactions();
-        if answer == TxnAnswer::Fenced {
-            tracing::error!(
-                sink = &*self.names.sink,
-                transactional_id = %self.transactional_id,
-                "another process has this one's slot: two processes have the same `instance`"
-            );
-        }
-        self.step(Input::TxnEnded { txn, answer })
-    }
-
     // --- what is asked for
 
     fn act(&mut self, action: Action, wanted: &mut Vec<Wanted>) {
@@ -560,46 +395,6 @@ impl Driver {
             }
             (transactor, txn, answer)
         }));
-    }
-
-    // --- what is told
-
-    fn report_state(&mut self) {
-        let state = if self.paused {
-            State::Paused
-        } else if self.machine.is_held() || !self.stand_still.is_empty() {
-            State::Held
-        } else if self.machine.is_retrying() {
-            State::Retrying
-        } else {
-            State::Running
-        };
-        if state != self.state {
-            self.state = state;
-            self.observer.state(&self.names.sink, state);
-        }
-    }
-
-    fn report(&mut self) {
-        for lag in self.control.lag() {
-            if let Some(records) = lag.records() {
-                self.observer.lag(&self.names.sink, &lag.at, records);
-            }
-        }
-        let depth = super::Depth {
-            window: self.machine.deepest(),
-            parked_keys: self.machine.parked_keys(),
-            restoring: self.machine.restoring(),
-        };
-        self.observer.depth(&self.names.sink, depth);
-        self.report_transactions();
-    }
-
-    fn report_transactions(&mut self) {
-        let Some(transactor) = &self.transactor else { return };
-        let counts = transactor.counts();
-        tell::transactions(&*self.observer, &self.names.sink, &self.counts, &counts);
-        self.counts = counts;
     }
 }
 

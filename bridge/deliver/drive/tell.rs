@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::Driver;
 use crate::causes::chain;
 use crate::clock;
 use crate::deliver::machine::{Ended, Notice};
 use crate::deliver::receipt::received_at;
 use crate::deliver::settle::{Fate, Receipt};
-use crate::deliver::{Alike, Observer, seconds_between};
+use crate::deliver::{Alike, Depth, Observer, State, seconds_between};
 use crate::kafka::NextOffset;
 use crate::kafka::transact::Counts;
 use crate::outcome::Outcome;
@@ -139,5 +140,45 @@ pub(super) fn notice(sink: &str, notice: &Notice) {
         Notice::LetGo { at } => {
             tracing::warn!(sink, %at, "a partition was let go with something under way; the next owner may call for it again");
         }
+    }
+}
+
+impl Driver {
+    pub(super) fn report_state(&mut self) {
+        let state = if self.paused {
+            State::Paused
+        } else if self.machine.is_held() || !self.stand_still.is_empty() {
+            State::Held
+        } else if self.machine.is_retrying() {
+            State::Retrying
+        } else {
+            State::Running
+        };
+        if state != self.state {
+            self.state = state;
+            self.observer.state(&self.names.sink, state);
+        }
+    }
+
+    pub(super) fn report(&mut self) {
+        for lag in self.control.lag() {
+            if let Some(records) = lag.records() {
+                self.observer.lag(&self.names.sink, &lag.at, records);
+            }
+        }
+        let depth = Depth {
+            window: self.machine.deepest(),
+            parked_keys: self.machine.parked_keys(),
+            restoring: self.machine.restoring(),
+        };
+        self.observer.depth(&self.names.sink, depth);
+        self.report_transactions();
+    }
+
+    pub(super) fn report_transactions(&mut self) {
+        let Some(transactor) = &self.transactor else { return };
+        let counts = transactor.counts();
+        transactions(&*self.observer, &self.names.sink, &self.counts, &counts);
+        self.counts = counts;
     }
 }
