@@ -86,8 +86,12 @@ pub(super) struct Partition {
     pub(super) outcomes: BTreeMap<Place, Conclusion>,
     /// Somebody waits for one of them.
     awaited: bool,
+    /// Whether the head is further than any commit says, receipts having said so of its records: there is no outcome to
+    /// take the offset along.
+    ahead: bool,
     /// In the transaction under way.
     pub(super) committing: BTreeMap<Place, Conclusion>,
+    pub(super) committing_ahead: bool,
     /// Deliveries whose end, or parking, is in one of the two.
     pub(super) concluded: HashSet<Uuid>,
     /// Deliveries that are being read, promised or sent.
@@ -114,7 +118,9 @@ impl Partition {
             seen: Seen::new(settings.dedupe_window, settings.max_seen),
             outcomes: BTreeMap::new(),
             awaited: false,
+            ahead: false,
             committing: BTreeMap::new(),
+            committing_ahead: false,
             concluded: HashSet::new(),
             under_way: HashSet::new(),
             remembered: HashMap::new(),
@@ -133,7 +139,7 @@ impl Partition {
         self.concluded.clear();
         self.under_way.clear();
         let known = std::mem::take(&mut self.outcomes).into_values();
-        self.awaited = false;
+        (self.awaited, self.ahead, self.committing_ahead) = (false, false, false);
         for conclusion in known.chain(std::mem::take(&mut self.committing).into_values()) {
             match (conclusion.ended, conclusion.fate) {
                 (Some(ended), _) => _ = self.remembered.insert(conclusion.id, Remembered::Ended(ended)),
@@ -208,6 +214,7 @@ impl Partition {
         }
         if self.seen.is_settled_at(offset) {
             self.window.settle(offset);
+            self.ahead = true;
             return;
         }
         let promised = self.seen.intent(id).is_some_and(|intent| intent.origin == offset);
@@ -347,8 +354,9 @@ impl Partition {
         })
     }
 
-    pub(super) fn has_outcomes(&self) -> bool {
-        self.restored && !self.outcomes.is_empty()
+    /// Something of it waits to be committed.
+    pub(super) fn has_news(&self) -> bool {
+        self.restored && (self.ahead || !self.outcomes.is_empty())
     }
 
     /// Something goes on only once its outcomes are committed.
@@ -380,6 +388,7 @@ impl Partition {
     /// What was to be committed is not: it goes into the next transaction.
     pub(super) fn hand_back(&mut self) {
         self.outcomes.append(&mut self.committing);
+        self.ahead |= std::mem::take(&mut self.committing_ahead);
         self.awaited = self.outcomes.values().any(Conclusion::is_awaited);
         if self.back == Back::Committing {
             self.back = Back::Awaited;
@@ -388,16 +397,17 @@ impl Partition {
 
     /// Something of it is in the transaction under way.
     pub(super) fn is_committing(&self) -> bool {
-        !self.committing.is_empty() || self.back == Back::Committing
+        !self.committing.is_empty() || self.committing_ahead || self.back == Back::Committing
     }
 
     /// Moves up to `most` outcomes into the transaction; gives the offset that is committed with them. `None`: there is
     /// nothing, or no offset to fence it with.
     pub(super) fn fill_transaction(&mut self, most: usize) -> Option<NextOffset> {
-        if !self.restored || self.outcomes.is_empty() || most == 0 {
+        if !self.has_news() || most == 0 {
             return None;
         }
         self.window.head().or(self.window.first())?;
+        self.committing_ahead = std::mem::take(&mut self.ahead);
         // Where the transaction is full, the rest goes into the next one.
         let first_left = if self.outcomes.len() > most { self.outcomes.keys().nth(most).copied() } else { None };
         let rest = first_left.map(|first| self.outcomes.split_off(&first));
@@ -476,6 +486,6 @@ impl Partition {
 
     /// Nothing of it waits to be committed.
     pub(super) fn is_clean(&self) -> bool {
-        self.outcomes.is_empty() && self.committing.is_empty() && self.back != Back::Committing
+        !self.ahead && self.outcomes.is_empty() && !self.is_committing()
     }
 }

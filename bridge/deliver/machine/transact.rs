@@ -65,15 +65,16 @@ impl Machine {
         if self.commits.under_way.is_some() || self.commits.fenced {
             return None;
         }
-        let (mut outcomes, mut awaited) = (0, false);
-        for partition in self.partitions.values().filter(|partition| partition.has_outcomes()) {
+        let (mut outcomes, mut awaited, mut news) = (0, false, false);
+        for partition in self.partitions.values().filter(|partition| partition.has_news()) {
+            news = true;
             outcomes += partition.outcomes.len();
             awaited |= partition.is_awaited();
         }
         let goes_back = self.goes_back();
         // Somebody waits for the last ones.
         let hurry = self.stop_by.is_some() || !self.revocations.is_empty();
-        if outcomes == 0 && !goes_back {
+        if !news && !goes_back {
             None
         } else if hurry && self.commits.failures == 0 {
             Some(Duration::ZERO)
@@ -154,6 +155,9 @@ impl Machine {
         for (at, count) in parts {
             // A partition that was lost meanwhile is restored by its next owner; of one that came again nothing is here.
             let mut partition = self.partitions.get_mut(at);
+            if let Some(partition) = partition.as_deref_mut() {
+                partition.committing_ahead = false;
+            }
             for position in positions.by_ref().take(*count) {
                 let Some(partition) = partition.as_deref_mut() else { continue };
                 let Some((_, conclusion)) = partition.committing.pop_first() else { continue };
