@@ -34,7 +34,7 @@ pub(super) fn run(smoke: bool) -> bool {
         }),
     ];
     let ratios = compare(&title, &mut subjects, smoke);
-    let limit = if smoke { 0.4 } else { 0.3 };
+    let limit = if smoke { 0.7 } else { 0.5 };
     let passed = ratios[1].ratio <= limit;
     println!("  to JSON at most {limit}: {}", if passed { "yes" } else { "NO" });
     passed
