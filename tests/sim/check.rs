@@ -282,7 +282,9 @@ fn effects_of(world: &World, number: u64, id: Uuid, fates: &[Fate], wrong: &mut 
         }
         Guarantee::EffectivelyOnce => {
             // Who died, or lost the partition, may have taken its knowledge of an unanswered call with it.
-            let twice = effects.windows(2).any(|pair| pair[0].by == pair[1].by);
+            // What a sender repeats after the memory has run out is a new event.
+            let soon = |pair: &&[Effect]| pair[1].at <= pair[0].at + world.settings.dedupe_window;
+            let twice = effects.windows(2).filter(soon).any(|pair| pair[0].by == pair[1].by);
             let whole = world.settings.vendor_window.is_some_and(|window| window.as_secs() > 3_600);
             if (twice && again == 0) || (whole && effects.len() > 1) {
                 wrong.push(format!("event {number} had {} effects within the window", effects.len()));
