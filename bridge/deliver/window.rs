@@ -103,7 +103,7 @@ impl Window {
         let start = self.head.map(NextOffset::get);
         self.rewinding = match self.rewinding {
             // Nothing has come yet from where it was sent back to, which may be on the way too.
-            Some(before) => Some(start.filter(is_before).unwrap_or(before)),
+            Some(before) => start.filter(is_before).or(Some(before).filter(is_before)),
             None => self.highest.map(|highest| highest + 1).max(start).filter(is_before),
         };
         self.head = next;
@@ -111,6 +111,13 @@ impl Window {
 
     /// A record came that nobody wants, because the partition is about to be read again.
     pub(super) fn pass(&mut self, offset: i64) {
+        if let Some(before) = self.rewinding {
+            if offset >= before {
+                return;
+            }
+            // The first one from where it was sent back to. What follows it is on the way when it is sent back anew.
+            (self.rewinding, self.highest) = (None, None);
+        }
         self.highest = self.highest.max(Some(offset));
     }
 
@@ -323,6 +330,20 @@ mod tests {
             window.take(record(offset));
         }
         assert_eq!(offsets(&window), [2, 3, 26, 27]);
+    }
+
+    #[test]
+    fn of_what_passed_before_a_second_restart_the_rest_is_on_the_way() {
+        let mut window = window(20..=35);
+        window.restart(Some(NextOffset::stored(22)));
+        for passed in [36, 22, 27] {
+            window.pass(passed);
+        }
+        window.restart(Some(NextOffset::stored(22)));
+        for offset in [28, 29, 22, 27, 28] {
+            window.take(record(offset));
+        }
+        assert_eq!(offsets(&window), [22, 27, 28]);
     }
 
     #[test]
