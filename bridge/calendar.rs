@@ -97,7 +97,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    fn a_second(self) -> i64 {
+    pub(crate) fn per_second(self) -> i64 {
         match self {
             Self::Millis => 1_000,
             Self::Micros => 1_000_000,
@@ -124,8 +124,8 @@ pub fn date(days: i64) -> String {
 /// A time of day, as `13:00:00.123`.
 #[must_use]
 pub fn time(count: i64, unit: Unit) -> String {
-    let seconds = count.div_euclid(unit.a_second());
-    let fraction = count.rem_euclid(unit.a_second());
+    let seconds = count.div_euclid(unit.per_second());
+    let fraction = count.rem_euclid(unit.per_second());
     let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
     format!("{hours:02}:{minutes:02}:{seconds:02}.{fraction:0digits$}", digits = unit.digits())
 }
@@ -133,7 +133,7 @@ pub fn time(count: i64, unit: Unit) -> String {
 /// A date and time without a zone, as `2026-01-31T13:00:00.123`: the count is of local time.
 #[must_use]
 pub fn local_timestamp(count: i64, unit: Unit) -> String {
-    let a_day = SECONDS_A_DAY * unit.a_second();
+    let a_day = SECONDS_A_DAY * unit.per_second();
     format!("{}T{}", date(count.div_euclid(a_day)), time(count.rem_euclid(a_day), unit))
 }
 
@@ -164,7 +164,7 @@ pub fn write_date(days: i64, out: &mut Vec<u8>) {
 
 /// Appends [`time`].
 pub fn write_time(count: i64, unit: Unit, out: &mut Vec<u8>) {
-    let seconds = count.div_euclid(unit.a_second());
+    let seconds = count.div_euclid(unit.per_second());
     if !(0..SECONDS_A_DAY).contains(&seconds) {
         return out.extend_from_slice(time(count, unit).as_bytes());
     }
@@ -173,13 +173,13 @@ pub fn write_time(count: i64, unit: Unit, out: &mut Vec<u8>) {
     put(&mut text[3..5], seconds / 60 % 60);
     put(&mut text[6..8], seconds % 60);
     let end = 9 + unit.digits();
-    put(&mut text[9..end], count.rem_euclid(unit.a_second()));
+    put(&mut text[9..end], count.rem_euclid(unit.per_second()));
     out.extend_from_slice(&text[..end]);
 }
 
 /// Appends [`local_timestamp`], which [`timestamp`] is too but for the `Z` behind it.
 pub fn write_local_timestamp(count: i64, unit: Unit, out: &mut Vec<u8>) {
-    let a_day = SECONDS_A_DAY * unit.a_second();
+    let a_day = SECONDS_A_DAY * unit.per_second();
     write_date(count.div_euclid(a_day), out);
     out.push(b'T');
     write_time(count.rem_euclid(a_day), unit, out);

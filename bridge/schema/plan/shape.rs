@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+pub(super) use crate::calendar::Unit;
+
 /// One place in the schema. Named types that are used twice are shared, so a plan never grows beyond its schema.
 #[derive(Debug)]
 pub(super) enum Node {
@@ -29,24 +31,6 @@ pub(super) enum Node {
     TimeMicros,
     Timestamp(Unit),
     LocalTimestamp(Unit),
-}
-
-/// The unit in which a timestamp counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unit {
-    Millis,
-    Micros,
-    Nanos,
-}
-
-impl Unit {
-    pub(super) fn per_second(self) -> i64 {
-        match self {
-            Self::Millis => 1_000,
-            Self::Micros => 1_000_000,
-            Self::Nanos => 1_000_000_000,
-        }
-    }
 }
 
 /// How a UUID lies in the datum.
