@@ -73,7 +73,7 @@ impl Maker {
             registry: registry.clone(),
             policy: self.policy.clone(),
             target,
-            settings: Settings { batch: batching(&recipe.config), ..settings(guarantee, concurrency, pacing) },
+            settings: settings(guarantee, concurrency, pacing, batching(&recipe.config)),
             largest: *largest,
             observer: Arc::clone(&told.observer),
             paused: self.around.control.paused(name),
@@ -82,7 +82,7 @@ impl Maker {
     }
 }
 
-fn settings(guarantee: Guarantee, concurrency: usize, pacing: Pacing) -> Settings {
+fn settings(guarantee: Guarantee, concurrency: usize, pacing: Pacing, batch: Option<Batching>) -> Settings {
     // `dedupe.window` is what the file says of the receiver's memory as well: past it an id protects nothing.
     let vendor_window: Option<Duration> = (guarantee == Guarantee::EffectivelyOnce).then_some(pacing.dedupe_window);
     Settings {
@@ -97,7 +97,7 @@ fn settings(guarantee: Guarantee, concurrency: usize, pacing: Pacing) -> Setting
         max_seen: MAX_SEEN,
         max_open: MAX_OPEN,
         max_transaction: MAX_TRANSACTION,
-        batch: None,
+        batch,
     }
 }
 
