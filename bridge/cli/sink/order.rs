@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{Desk, Ended, OrderArgs, exists, wanted};
 use crate::cli::{Common, Exit};
 use crate::clock;
+use crate::config::Sink;
 use crate::control::{self, Control, SCHEMA};
 use crate::kafka::{Limits, Outgoing, Publisher};
 
@@ -20,7 +21,7 @@ pub(super) fn pause(
 ) -> Result<Exit, Ended> {
     let sink = desk.sink(&args.sink, err)?;
     exists(desk, &control::topic(desk.prefix()), err)?;
-    let before = wanted(desk)?.remove(&sink.name).unwrap_or_else(|| Control::of(&sink.name));
+    let before = before(desk, sink)?;
     let was = before.paused;
     give(desk, Control { paused, reason: args.reason.clone(), ..before })?;
     let what = if paused { "paused" } else { "resumed" };
@@ -36,6 +37,11 @@ pub(super) fn pause(
         writeln!(out, "{} is {what}: every process that follows the control topic hears it within moments", sink.name)?;
     }
     Ok(Exit::Fine)
+}
+
+/// What is wanted of a sink so far.
+pub(super) fn before(desk: &Desk, sink: &Sink) -> Result<Control, Ended> {
+    Ok(wanted(desk)?.remove(&sink.name).unwrap_or_else(|| Control::of(&sink.name)))
 }
 
 /// Writes what is wanted of a sink from now on, and returns when Kafka has confirmed it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Desk, Ended, exists, opened, order, wanted};
+use super::{Desk, Ended, exists, opened, order};
 use crate::cli::desk::ago_ms;
 use crate::cli::{Common, Exit};
 use crate::config::units::parse_duration;
@@ -77,6 +77,13 @@ pub(in crate::cli) struct RewindArgs {
     yes: bool,
 }
 
+impl RewindArgs {
+    /// Without one of its own, an order leaves the reason of the one before it.
+    fn with_reason(&self, control: Control) -> Control {
+        if self.reason.is_empty() { control } else { Control { reason: self.reason.clone(), ..control } }
+    }
+}
+
 /// A partition that goes back.
 struct Step {
     at: TopicPartition,
@@ -106,14 +113,6 @@ pub(super) fn rewind(
     }
     let database = opened(sink, postgres, err)?;
     let stands = desk.runtime.block_on(database.stands()).map_err(|outcome| said(sink, outcome.reason(), err))?;
-    if stands.is_empty() {
-        writeln!(
-            err,
-            "error: {} has settled nothing yet\n\nhint: it begins with the oldest event by itself",
-            sink.name
-        )?;
-        return Ok(Exit::Problems);
-    }
     let stands: Vec<_> = stands
         .iter()
         .map(|stand| {
@@ -179,6 +178,14 @@ fn steps(
     stands: &[(TopicPartition, i64)],
     err: &mut dyn Write,
 ) -> Result<Vec<Step>, Ended> {
+    if stands.is_empty() {
+        writeln!(
+            err,
+            "error: {} has settled nothing yet\n\nhint: it begins with the oldest event by itself",
+            sink.name
+        )?;
+        return Err(Ended::Said(Exit::Problems));
+    }
     let events = &desk.compiled.config.events;
     let named = args
         .topic
@@ -232,7 +239,7 @@ fn carry_out(
 ) -> Result<Exit, Ended> {
     // Before the first row is moved: owners with nothing to do have to be told afterwards.
     exists(desk, &control::topic(desk.prefix()), err)?;
-    let before = wanted(desk)?.remove(&sink.name).unwrap_or_else(|| Control::of(&sink.name));
+    let before = order::before(desk, sink)?;
     let (mut back, mut failed) = (0, None);
     for step in steps {
         match desk.runtime.block_on(database.rewind(&step.at, step.to)) {
@@ -246,8 +253,7 @@ fn carry_out(
         }
     }
     if back > 0 {
-        let reason = if args.reason.is_empty() { before.reason.clone() } else { args.reason.clone() };
-        order::give(desk, Control { rewinds: before.rewinds + 1, reason, ..before })?;
+        order::give(desk, args.with_reason(Control { rewinds: before.rewinds + 1, ..before }))?;
     }
     if let Some(outcome) = failed {
         writeln!(err, "{back} of {} partition(s) went back", steps.len())?;

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use super::{RewindArgs, Step, propose, steps};
 use crate::cli::desk::{CLOCKS, Desk, Ended, ago_ms};
-use crate::cli::sink::{exists, order, wanted};
+use crate::cli::sink::{exists, order};
 use crate::cli::{Common, Exit};
 use crate::config::Sink;
 use crate::control::{self, Control, Place};
@@ -27,22 +27,13 @@ pub(super) fn rewind(
     let standings = desk.runtime.block_on(desk.client.standings(&group, topics))?;
     let committed = standings.iter().filter_map(|one| Some((one.at.clone(), one.committed?.get())));
     let stands: Vec<_> = committed.collect();
-    if stands.is_empty() {
-        writeln!(
-            err,
-            "error: {} has settled nothing yet\n\nhint: it begins with the oldest event by itself",
-            sink.name
-        )?;
-        return Ok(Exit::Problems);
-    }
     let steps = steps(desk, sink, args, &stands, err)?;
     if let Some(exit) = propose(common, sink, args, &steps, out, err)? {
         return Ok(exit);
     }
-    let before = wanted(desk)?.remove(&sink.name).unwrap_or_else(|| Control::of(&sink.name));
+    let before = order::before(desk, sink)?;
     let from = receipts_from(desk, sink, args, &steps)?;
-    let reason = if args.reason.is_empty() { before.reason.clone() } else { args.reason.clone() };
-    let control = ordered(Control { reason, ..before }, args.again, &standings, &steps, &from);
+    let control = ordered(args.with_reason(before), args.again, &standings, &steps, &from);
     order::give(desk, control)?;
     writeln!(err, "{} partition(s) go back, each as soon as its owner hears of it", steps.len())?;
     Ok(Exit::Fine)
