@@ -299,14 +299,13 @@ impl Machine {
         }
     }
 
-    /// Pauses partitions whose window is full, and resumes those with room.
+    /// Pauses partitions whose window is full, and resumes those with room. Of one that is closing all that comes is read
+    /// again, by its next owner or once it has gone back.
     fn hold_records(&mut self, turn: &mut Turn<'_>) {
-        for (at, partition) in &mut self.partitions {
-            if !partition.restored || partition.is_closing() {
-                continue;
-            }
-            let full = self.line.paused || partition.window.is_full();
-            let room = !self.line.paused && partition.window.has_room();
+        for (at, partition) in self.partitions.iter_mut().filter(|(_, partition)| partition.restored) {
+            let held = self.line.paused || partition.is_closing();
+            let full = held || partition.window.is_full();
+            let room = !held && partition.window.has_room();
             if full && !partition.paused {
                 partition.paused = true;
                 turn.act(Action::Pause(at.clone()));
@@ -317,3 +316,6 @@ impl Machine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
