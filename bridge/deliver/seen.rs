@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::keys::KeyId;
 use super::rewound::{Rewound, Says, is_firm};
-use super::settle::{Fate, Followed};
+use super::settle::{DeadReason, Fate, Followed};
 use crate::kafka::NextOffset;
 use crate::outcome::SkipReason;
 
@@ -22,6 +22,8 @@ pub(super) struct Open {
     pub(super) attempts: u32,
     age: Duration,
     pub(super) unsure_since: Option<Duration>,
+    /// A person sent it again, and it was not tried since.
+    requeued: bool,
     /// When its receipt was written, after the epoch.
     pub(super) since: Duration,
     /// What the sink's own clock said when `age` was right.
@@ -79,10 +81,16 @@ pub(super) struct Seen {
     open_ids: HashMap<Uuid, usize>,
     open_positions: BTreeSet<i64>,
     intents: HashMap<Uuid, Intent>,
+    /// The same by origin: a rewind gives a record another id, and what was promised under the first one stays promised.
+    promised: BTreeSet<(i64, Uuid)>,
     /// Settled records at or beyond the committed offset, with their receipts.
     beyond: BTreeMap<i64, Beyond>,
     /// Requeued records that seemed to be delivered. A promise for one shows that its owner then remembered no delivery.
     passed_over: BTreeMap<i64, Followed>,
+    /// Requeued records that are about to come from Kafka, as a rewind wants it.
+    put_off: BTreeMap<i64, Followed>,
+    /// Our own last receipts, by origin, that the reader of receipts has not come to yet.
+    unread: HashMap<i64, i64>,
     /// The next receipt to be read.
     followed: i64,
     /// After the last receipt that is known of, be it read or written.
@@ -101,21 +109,57 @@ impl Seen {
             open_ids: HashMap::new(),
             open_positions: BTreeSet::new(),
             intents: HashMap::new(),
+            promised: BTreeSet::new(),
             beyond: BTreeMap::new(),
             passed_over: BTreeMap::new(),
+            put_off: BTreeMap::new(),
+            unread: HashMap::new(),
             followed: 0,
             end: 0,
         }
     }
 
-    /// Takes a receipt that was read, or was committed a moment ago; `active` is the sink's own clock.
+    /// Takes a receipt of our own, which was committed a moment ago. Gives what a person had sent again since, where that
+    /// has to be done after all.
+    pub(super) fn written(&mut self, receipt: &Followed, active: Duration) -> Option<Followed> {
+        self.take(receipt, active);
+        if receipt.fate == Fate::Intent {
+            return None;
+        }
+        if receipt.position >= self.followed {
+            self.unread.insert(receipt.origin, receipt.position);
+        }
+        let requeued = self.put_off.remove(&receipt.origin)?;
+        self.requeue(&requeued, active).then_some(requeued)
+    }
+
+    /// A person sent a record again. `true`: it is open now. What we have settled since is over, as it is for whoever reads
+    /// the receipts in their order.
+    pub(super) fn requeue(&mut self, receipt: &Followed, active: Duration) -> bool {
+        let is_over = self.unread.get(&receipt.origin).is_some_and(|position| *position > receipt.position);
+        if is_over || self.open.contains_key(&receipt.origin) {
+            return false;
+        }
+        self.take(receipt, active);
+        self.open.contains_key(&receipt.origin)
+    }
+
+    /// A person sent a record again that is about to be sent anyway.
+    pub(super) fn put_off(&mut self, receipt: &Followed) {
+        self.put_off.insert(receipt.origin, receipt.clone());
+    }
+
+    /// Takes a receipt that was read; `active` is the sink's own clock.
     pub(super) fn take(&mut self, receipt: &Followed, active: Duration) {
         let Followed { delivery_id: id, origin, position, fate, .. } = receipt;
         self.end = self.end.max(*position + 1);
         match fate {
             Fate::Intent => {
                 let intent = Intent { origin: *origin, writer: receipt.writer, position: *position };
-                self.intents.insert(*id, intent);
+                if let Some(before) = self.intents.insert(*id, intent) {
+                    self.promised.remove(&(before.origin, *id));
+                }
+                self.promised.insert((*origin, *id));
                 if self.passed_over.get(origin).is_some_and(|requeued| requeued.delivery_id == *id)
                     && let Some(requeued) = self.passed_over.remove(origin)
                 {
@@ -124,7 +168,7 @@ impl Seen {
             }
             Fate::Delivered | Fate::Skipped(_) | Fate::Dead(_) => {
                 self.close(*origin);
-                self.keep_promise(*id, *origin);
+                self.keep_promises(receipt);
                 // A repetition says nothing of what it repeats.
                 if *fate != Fate::Skipped(SkipReason::Duplicate) {
                     self.remember(receipt);
@@ -132,7 +176,11 @@ impl Seen {
                 self.settle(receipt);
             }
             Fate::Parked => {
-                self.keep_promise(*id, *origin);
+                self.keep_promises(receipt);
+                // Its owner was to send it again, as it was before a rewind that may be over and forgotten.
+                if self.settled.get(id).is_some_and(|one| one.origin == *origin && one.position < *position) {
+                    self.settled.remove(id);
+                }
                 self.put_open(receipt, active);
                 self.settle(receipt);
             }
@@ -157,16 +205,25 @@ impl Seen {
         self.beyond.insert(receipt.origin, Beyond { position, firm });
     }
 
-    /// Forgets what receipts from before a rewind say no more; after a restore, which has read them all. Gives since when
-    /// deliveries that will be sent again may have had their effects.
-    pub(super) fn go_back(&mut self, rewound: &Rewound) -> Vec<(Uuid, Duration)> {
-        let open = &self.open;
-        self.beyond.retain(|origin, beyond| {
-            // What is open will be sent anyway.
-            open.contains_key(origin)
-                || rewound.says(*origin, beyond.position) == Says::Everything
-                || beyond.firm.is_some_and(|position| rewound.says(*origin, position) != Says::Nothing)
+    /// Forgets what receipts from before a rewind say no more; after a restore, which has read them all up to where `next` was
+    /// committed. Gives since when deliveries that will be sent again may have had their effects.
+    pub(super) fn go_back(&mut self, rewound: &Rewound, next: Option<NextOffset>) -> Vec<(Uuid, Duration)> {
+        let is_left_alone = |origin: i64, beyond: &Beyond| {
+            rewound.says(origin, beyond.position) == Says::Everything
+                || beyond.firm.is_some_and(|position| rewound.says(origin, position) != Says::Nothing)
+        };
+        // What a person sent again after the rewind, and the rewind sends anyway.
+        let twice = self.open.range(next.map_or(0, NextOffset::get)..).filter(|(origin, open)| {
+            let is_younger = rewound.says(**origin, open.position) == Says::Everything;
+            let comes = self.beyond.get(origin).is_none_or(|beyond| !is_left_alone(**origin, beyond));
+            open.requeued && is_younger && comes
         });
+        for origin in twice.map(|(origin, _)| *origin).collect::<Vec<_>>() {
+            self.close(origin);
+        }
+        let open = &self.open;
+        // What is open will be sent anyway.
+        self.beyond.retain(|origin, beyond| open.contains_key(origin) || is_left_alone(*origin, beyond));
         let mut unsure = Vec::new();
         self.settled.retain(|id, one| {
             let keeps = one.firm || rewound.says(one.origin, one.position) == Says::Everything;
@@ -186,12 +243,17 @@ impl Seen {
         self.end
     }
 
-    fn keep_promise(&mut self, id: Uuid, origin: i64) {
-        if self.intents.get(&id).is_some_and(|intent| intent.origin == origin) {
+    /// The record's end, or its parking, is what became of the promises that were made for it.
+    fn keep_promises(&mut self, receipt: &Followed) {
+        let all = (receipt.origin, Uuid::nil())..=(receipt.origin, Uuid::max());
+        let ids: Vec<Uuid> = self.promised.range(all).map(|(_, id)| *id).collect();
+        for id in ids {
+            self.promised.remove(&(receipt.origin, id));
             self.intents.remove(&id);
-        } else if !self.intents.is_empty() {
-            // One that was made before the record was to be sent again, under another id.
-            self.intents.retain(|_, intent| intent.origin != origin);
+            if id != receipt.delivery_id && !self.settled.contains_key(&id) {
+                // It was promised under another id before a rewind, and nobody knows what became of that.
+                self.remember(&Followed { delivery_id: id, fate: Fate::Dead(DeadReason::NoAnswer), ..receipt.clone() });
+            }
         }
     }
 
@@ -208,6 +270,7 @@ impl Seen {
                 attempts: receipt.attempts,
                 age: receipt.age,
                 unsure_since: receipt.unsure_since,
+                requeued: receipt.fate == Fate::Requeued,
                 since: receipt.settled_at,
                 aged_at: active,
             },
@@ -253,6 +316,7 @@ impl Seen {
     /// Receipts before `position` were read.
     pub(super) fn follow(&mut self, position: i64) {
         self.followed = self.followed.max(position);
+        self.unread.retain(|_, written| *written >= position);
         self.end = self.end.max(position);
     }
 

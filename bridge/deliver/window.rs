@@ -159,12 +159,6 @@ impl Window {
         self.entries.get(self.find(offset)?).map(|entry| &entry.record)
     }
 
-    /// The record at `offset` is there and not settled.
-    pub(super) fn awaits(&self, offset: i64) -> bool {
-        let found = self.entries.binary_search_by_key(&offset, |entry| entry.record.offset);
-        found.is_ok_and(|at| !self.entries[at].settled)
-    }
-
     /// Records that are settled and wait for an earlier one.
     pub(super) fn settled(&self) -> usize {
         self.settled

@@ -156,7 +156,7 @@ impl Partition {
     pub(super) fn restored(&mut self, next: Option<NextOffset>, rewound: Rewound, now: Duration) {
         self.restored = true;
         self.rewound = rewound;
-        for (id, since) in self.seen.go_back(&rewound) {
+        for (id, since) in self.seen.go_back(&rewound, next) {
             self.unsure.entry(id).or_insert(since);
         }
         // It is about to be started, which resumes it.
@@ -185,18 +185,20 @@ impl Partition {
         for receipt in receipts {
             if !self.restored {
                 self.seen.take(receipt, active);
-            } else if receipt.fate == Fate::Requeued
-                && self.seen.open(receipt.origin).is_none()
-                // After a rewind it may be about to be sent from there.
-                && !self.window.awaits(receipt.origin)
-            {
-                self.seen.take(receipt, active);
-                if self.seen.open(receipt.origin).is_some() {
+            } else if receipt.fate == Fate::Requeued {
+                if self.is_to_come(receipt.origin) {
+                    self.seen.put_off(receipt);
+                } else if self.seen.requeue(receipt, active) {
                     self.keys.open(receipt.key, receipt.origin, receipt.delivery_id, now);
                 }
             }
         }
         self.seen.follow(position);
+    }
+
+    /// The record waits in the window, or is still to be read: after a rewind that is so of what was settled.
+    fn is_to_come(&self, origin: i64) -> bool {
+        self.window.head().is_none_or(|head| origin >= head.get()) && !self.seen.is_settled_at(origin)
     }
 
     /// Takes a record; it waits for its turn, or is parked with its key at once.
@@ -291,7 +293,6 @@ impl Partition {
                 && let Some(conclusion) = self.outcomes.get_mut(&Place::Window(*offset))
             {
                 (conclusion.attempts, conclusion.age) = (failures, age);
-                conclusion.unsure_since = self.unsure.get(id).copied();
             }
         }
         self.keys.go_on_if_idle(key);
@@ -309,7 +310,7 @@ impl Partition {
             detail: String::new(),
             attempts: 0,
             age: Duration::ZERO,
-            unsure_since: None,
+            unsure_since: self.unsure.get(&id).copied(),
             origin: offset,
             record,
             call: None,
@@ -443,7 +444,7 @@ impl Partition {
             writer,
             settled_at: turn.now,
         };
-        self.seen.take(&receipt, active);
+        let requeued = self.seen.written(&receipt, active);
         if fate == Fate::Intent {
             return;
         }
@@ -471,6 +472,9 @@ impl Partition {
                 self.keys.stand(key, Stand::Waiting(due));
             }
             (Place::Open(_), _) => self.keys.advance(key, place),
+        }
+        if let Some(requeued) = requeued {
+            self.keys.open(requeued.key, requeued.origin, requeued.delivery_id, turn.now);
         }
     }
 
