@@ -1,8 +1,8 @@
 //! The machine for HTTP and Kafka sinks, run through thousands of seeded worlds in which everything that can go wrong does:
 //! crashes, zombies, rebalances, lost and late commits, vendors that refuse, stall and break down.
 //!
-//! `HOOKBRIDGE_SIM_SEEDS=20000 cargo test --test sim` runs more; `HOOKBRIDGE_SIM_SEED=17 cargo test --test sim` runs one
-//! again and prints everything that happened in it.
+//! `HOOKBRIDGE_SIM_SEEDS=20000 cargo test --test sim` runs more, with `HOOKBRIDGE_SIM_FIRST=20000` others;
+//! `HOOKBRIDGE_SIM_SEED=17 cargo test --test sim` runs one again and prints everything that happened in it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has to say so and end")]
 #![allow(clippy::print_stdout, reason = "a replayed seed is told step by step")]
@@ -18,6 +18,7 @@ mod vendor;
 mod world;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::vendor::Mood;
@@ -173,11 +174,11 @@ struct Tally {
 }
 
 /// Runs seeds on all cores.
-fn run_all(seeds: u64) -> Tally {
+fn run_all(seeds: Range<u64>) -> Tally {
     let threads = std::thread::available_parallelism().map_or(2, usize::from) as u64;
-    let share = |thread: u64| {
+    let share = |thread: u64, seeds: Range<u64>| {
         let mut tally = Tally::default();
-        for seed in (thread..seeds).step_by(usize::try_from(threads).unwrap()) {
+        for seed in (seeds.start + thread..seeds.end).step_by(usize::try_from(threads).unwrap()) {
             let world = run(seed, false);
             if let Some(wrong) = world.wrong.first() {
                 tally.broken.push((seed, format!("{:?}: {wrong}", world.settings.guarantee)));
@@ -190,7 +191,12 @@ fn run_all(seeds: u64) -> Tally {
     };
     let mut all = Tally::default();
     std::thread::scope(|scope| {
-        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || share(thread))).collect();
+        let running: Vec<_> = (0..threads)
+            .map(|thread| {
+                let seeds = seeds.clone();
+                scope.spawn(move || share(thread, seeds))
+            })
+            .collect();
         for thread in running {
             let tally = thread.join().expect("a world that panicked is told above");
             all.broken.extend(tally.broken);
@@ -211,8 +217,9 @@ fn every_promise_holds_in_every_world() {
         return;
     }
     let seeds = variable("HOOKBRIDGE_SIM_SEEDS").unwrap_or(SEEDS);
-    let Tally { coverage, broken } = run_all(seeds);
-    println!("{seeds} seeds: {coverage:#?}");
+    let first = variable("HOOKBRIDGE_SIM_FIRST").unwrap_or_default();
+    let Tally { coverage, broken } = run_all(first..first + seeds);
+    println!("{seeds} seeds from {first} on: {coverage:#?}");
     let few = &broken[..broken.len().min(20)];
     assert!(
         broken.is_empty(),
