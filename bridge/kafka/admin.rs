@@ -1,6 +1,9 @@
 //! Topics: created by plan and never by accident, waited for until their leaders lead, and judged.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod cluster;
+mod plan;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -10,12 +13,14 @@ use rdkafka::admin::{
 };
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
-use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
 
+use self::cluster::{Cluster, existing, facts, leaderless, seen};
+pub use self::plan::{Cleanup, TopicOutcome, TopicPlan};
+use self::plan::{names, resolved, sized, wanted};
 use super::client::{Client, Logged, blocking};
-use super::difference::{self, Change, Difference, Sized, TopicDifference};
-use super::preflight::{self, ENOUGH_BROKERS, Preflight, TopicFacts};
+use super::difference::{self, Change, Difference, TopicDifference};
+use super::preflight::{self, Preflight};
 use super::{Code, Error, code_of};
 
 /// For one request to the cluster.
@@ -27,47 +32,6 @@ const LEADERS_WITHIN: Duration = Duration::from_secs(30);
 /// Between two looks at the same leaders.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// How records go from a topic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cleanup {
-    /// By age.
-    Delete,
-    /// All but the last of a key.
-    Compact,
-}
-
-/// A topic as it should be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicPlan {
-    pub name: String,
-    pub partitions: i32,
-    /// The topic that it has to have as many partitions as, whatever was planned: its records go to the same ones.
-    pub partitioned_as: Option<String>,
-    /// `None`: 3, or as many as the cluster has brokers.
-    pub replication: Option<i32>,
-    /// `None`: 2, or 1 where there are fewer than three replicas.
-    pub min_isr: Option<i32>,
-    /// `None`: the broker's default.
-    pub retention: Option<Duration>,
-    pub cleanup: Cleanup,
-    /// `None`: the broker's default.
-    pub max_message_bytes: Option<usize>,
-}
-
-/// What became of a plan.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicOutcome {
-    pub name: String,
-    /// It was there before, as it is: nothing about it was changed.
-    pub existed: bool,
-    pub partitions: i32,
-    pub replication: i32,
-    /// `None`: it existed; [`Admin::preflight`] tells.
-    pub min_isr: Option<i32>,
-    /// What a person should know: fewer replicas than the promise wants.
-    pub warnings: Vec<String>,
-}
-
 /// Creates topics and looks at them.
 pub struct Admin {
     client: Client,
@@ -78,13 +42,6 @@ pub struct Admin {
 impl fmt::Debug for Admin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Admin").field("client", &self.client).finish_non_exhaustive()
-    }
-}
-
-impl TopicOutcome {
-    /// Of a topic that is new, and so has a minimum.
-    fn sized(&self) -> Sized {
-        Sized { replication: self.replication, min_isr: self.min_isr.unwrap_or(1) }
     }
 }
 
@@ -356,171 +313,6 @@ impl Admin {
     }
 }
 
-/// Everything that has to be looked at.
-fn names(plans: &[TopicPlan]) -> Vec<String> {
-    let names: BTreeSet<&String> =
-        plans.iter().flat_map(|plan| std::iter::once(&plan.name).chain(&plan.partitioned_as)).collect();
-    names.into_iter().cloned().collect()
-}
-
-/// The plans, with as many partitions as the topics have that they go by; `grown`: as those have once their own plan is
-/// carried out.
-fn resolved(plans: &[TopicPlan], cluster: &Cluster, grown: bool) -> Vec<TopicPlan> {
-    let mut resolved = plans.to_vec();
-    for plan in &mut resolved {
-        let Some(other) = &plan.partitioned_as else { continue };
-        let found = cluster.topics.get(other).and_then(|topic| i32::try_from(topic.replicas.len()).ok());
-        let planned = plans.iter().find(|plan| plan.name == *other).map(|plan| plan.partitions);
-        let wanted = match (found, planned) {
-            (Some(found), Some(planned)) if grown => Some(found.max(planned)),
-            (found, planned) => found.or(planned),
-        };
-        plan.partitions = wanted.unwrap_or(plan.partitions);
-    }
-    resolved
-}
-
 fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(ASK)).operation_timeout(Some(ASK))
-}
-
-/// What metadata says of the cluster.
-struct Cluster {
-    brokers: usize,
-    topics: BTreeMap<String, Seen>,
-}
-
-/// What metadata says of a topic: the replicas of each partition.
-struct Seen {
-    replicas: Vec<usize>,
-}
-
-fn seen(metadata: &Metadata, name: &str) -> Result<Option<Seen>, Error> {
-    let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else { return Ok(None) };
-    match topic.error().map(RDKafkaErrorCode::from) {
-        // Leaders that are not there yet come with time; the topic is there.
-        None | Some(RDKafkaErrorCode::LeaderNotAvailable) => {}
-        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => return Ok(None),
-        Some(code) => return Err(Error::Topic { topic: name.to_owned(), asked: "read", source: code.into() }),
-    }
-    Ok(Some(Seen { replicas: topic.partitions().iter().map(|one| one.replicas().len()).collect() }))
-}
-
-/// The first partition without a leader; blocks for at most a few times `timeout`.
-fn leaderless(
-    client: &Client,
-    topics: &[String],
-    fresh: &[String],
-    timeout: Duration,
-) -> Result<Option<(String, i32)>, Error> {
-    for name in topics {
-        let metadata = client.metadata(Some(name), timeout)?;
-        let found = metadata.topics().iter().find(|topic| topic.name() == name);
-        let Some(found) = found.filter(|topic| !topic.partitions().is_empty()) else {
-            return Ok(Some((name.clone(), 0)));
-        };
-        for partition in found.partitions() {
-            if partition.leader() < 0 || partition.error().is_some() {
-                return Ok(Some((name.clone(), partition.id())));
-            }
-        }
-        if fresh.contains(name) {
-            for partition in found.partitions() {
-                if client.watermarks(name, partition.id(), timeout).is_err() {
-                    return Ok(Some((name.clone(), partition.id())));
-                }
-            }
-        }
-    }
-    Ok(None)
-}
-
-fn existing(plan: &TopicPlan, found: &Seen) -> TopicOutcome {
-    TopicOutcome {
-        name: plan.name.clone(),
-        existed: true,
-        partitions: i32::try_from(found.replicas.len()).unwrap_or(i32::MAX),
-        replication: found.replicas.iter().min().and_then(|least| i32::try_from(*least).ok()).unwrap_or(0),
-        min_isr: None,
-        warnings: Vec::new(),
-    }
-}
-
-/// Three replicas of which two must have a record, or what a smaller cluster can hold.
-fn wanted(plan: &TopicPlan, brokers: usize) -> Sized {
-    let able = i32::try_from(brokers.clamp(1, ENOUGH_BROKERS)).unwrap_or(1);
-    let replication = plan.replication.unwrap_or(able);
-    // With two replicas a minimum of two would stop publishing whenever one is down.
-    let min_isr = plan.min_isr.unwrap_or(if replication >= 3 { 2 } else { 1 });
-    Sized { replication, min_isr }
-}
-
-/// As a new topic will be; what a smaller cluster cannot hold becomes a warning.
-fn sized(plan: &TopicPlan, brokers: usize) -> TopicOutcome {
-    let mut warnings = Vec::new();
-    let Sized { replication, min_isr } = wanted(plan, brokers);
-    if plan.replication.is_none() && brokers < ENOUGH_BROKERS {
-        warnings.push(format!("{replication} replica(s) only: the cluster has {brokers} broker(s)"));
-    }
-    TopicOutcome {
-        name: plan.name.clone(),
-        existed: false,
-        partitions: plan.partitions,
-        replication,
-        min_isr: Some(min_isr),
-        warnings,
-    }
-}
-
-fn facts(found: &Seen, settings: Option<&ConfigResource>) -> TopicFacts {
-    let text = |name: &str| settings.and_then(|all| all.get(name)).and_then(|entry| entry.value.as_deref());
-    let number = |name: &str| text(name).and_then(|text| text.parse::<usize>().ok());
-    TopicFacts {
-        partitions: found.replicas.len(),
-        replication: found.replicas.iter().copied().min().unwrap_or(0),
-        min_insync_replicas: number("min.insync.replicas"),
-        unclean_election: text("unclean.leader.election.enable") == Some("true"),
-        cleanup: text("cleanup.policy").unwrap_or("delete").to_owned(),
-        max_message_bytes: number("max.message.bytes"),
-        // -1: for ever.
-        retention_ms: text("retention.ms").and_then(|text| text.parse::<u128>().ok()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plan(replication: Option<i32>) -> TopicPlan {
-        TopicPlan {
-            name: "events.x".into(),
-            partitions: 12,
-            partitioned_as: None,
-            replication,
-            min_isr: None,
-            retention: None,
-            cleanup: Cleanup::Delete,
-            max_message_bytes: Some(1_310_720),
-        }
-    }
-
-    #[test]
-    fn a_topic_gets_three_replicas_or_what_the_cluster_can_hold_with_a_warning() {
-        let full = sized(&plan(None), 5);
-        assert_eq!((full.replication, full.min_isr, full.warnings.len()), (3, Some(2), 0));
-        let two = sized(&plan(None), 2);
-        assert_eq!((two.replication, two.min_isr, two.warnings.len()), (2, Some(1), 1));
-        let one = sized(&plan(None), 1);
-        assert_eq!((one.replication, one.min_isr, one.warnings.len()), (1, Some(1), 1));
-        let asked = sized(&plan(Some(5)), 5);
-        assert_eq!((asked.replication, asked.min_isr), (5, Some(2)));
-    }
-
-    #[test]
-    fn a_new_topic_never_elects_an_unclean_leader() {
-        let plan = plan(None);
-        let settings = difference::settings(&plan, wanted(&plan, 3));
-        assert!(settings.contains(&("unclean.leader.election.enable", "false".to_owned())));
-        assert!(settings.contains(&("max.message.bytes", "1310720".to_owned())));
-    }
 }
