@@ -28,8 +28,9 @@ const MAX_SEEN: usize = 100_000;
 /// Parked records of each partition, some 300 bytes each: past it a failing key holds its partition, and no others.
 const MAX_OPEN: usize = 10_000;
 
-/// Receipts in one transaction: acknowledged in a fraction of a second, and held twice meanwhile.
-const MAX_TRANSACTION: usize = 5_000;
+/// Receipts in one transaction, of some 300 bytes each and held twice meanwhile: more than a sink settles between two of them,
+/// so that they have one pace, and acknowledged in a fraction of a second.
+const MAX_TRANSACTION: usize = 20_000;
 
 impl Maker {
     /// Where a driven sink sends, and at what pace, where the sink is of a kind that has receipts and the cluster has

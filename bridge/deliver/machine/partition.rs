@@ -360,9 +360,10 @@ impl Partition {
         self.restored && (self.ahead || !self.outcomes.is_empty())
     }
 
-    /// Something goes on only once its outcomes are committed.
+    /// Something goes on only once its outcomes are committed: a full window that has more to send than to commit does not
+    /// wait for them.
     pub(super) fn is_awaited(&self) -> bool {
-        self.awaited || self.window.is_full()
+        self.awaited || (self.window.is_full() && self.outcomes.len() * 2 >= self.window.len())
     }
 
     /// A promise that is not in a transaction yet is not made.
