@@ -333,6 +333,11 @@ fn rehearse(
     let Some(rehearsal) = way_back::rehearsal(compiled, &sink.name, &registry) else { return Ok(Exit::Config) };
     let (mut pass, mut unavailable) = (0, None);
     for (letter, shown) in sendable {
+        if letter.is_without_body() {
+            let why = "its body is not here; when it is sent again it is read from the event's own topic";
+            said(common, shown, "cannot_be_rehearsed", Some(why), out)?;
+            continue;
+        }
         match runtime.block_on(rehearsal.of(&letter.event())) {
             Verdict::Sent => {
                 pass += 1;

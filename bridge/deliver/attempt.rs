@@ -290,6 +290,7 @@ impl Context {
                 writer: 0,
                 settled_at,
                 record: Arc::clone(record),
+                bare: false,
                 output: None,
             }
         };

@@ -22,7 +22,11 @@ const DELIVERY_ID: &str = header::DELIVERY_ID;
 /// Calls that were made for it.
 const ATTEMPTS: &str = "hookbridge-attempts";
 
-const OURS: [&str; 10] = [TOPIC, PARTITION, OFFSET, CONNECTOR, TASK, STAGE, CLASS, MESSAGE, DELIVERY_ID, ATTEMPTS];
+/// The size of a body that was too large for the topic of dead letters: it still stands where the record was read.
+const LEFT_OUT: &str = "hookbridge-body-left-out";
+
+const OURS: [&str; 11] =
+    [TOPIC, PARTITION, OFFSET, CONNECTOR, TASK, STAGE, CLASS, MESSAGE, DELIVERY_ID, ATTEMPTS, LEFT_OUT];
 
 /// [`DeadReason::name`] stands after it in the class of the exception, since Connect has no header for a reason.
 const CLASS_PREFIX: &str = "hookbridge.";
@@ -50,6 +54,8 @@ pub struct Grave {
     /// What the sink said, for people.
     pub message: String,
     pub attempts: u32,
+    /// The size of the event's body, in bytes, where it was left out.
+    pub left_out: Option<usize>,
 }
 
 impl Grave {
@@ -71,6 +77,8 @@ impl Grave {
             (ATTEMPTS, self.attempts.to_string()),
         ];
         let own = original(record).map(|(name, value)| (name.to_owned(), value.to_vec()));
+        let left_out = self.left_out.map(|bytes| (LEFT_OUT, bytes.to_string()));
+        let told = told.into_iter().chain(left_out);
         own.chain(told.map(|(name, value)| (name.to_owned(), value.into_bytes()))).collect()
     }
 
@@ -87,6 +95,7 @@ impl Grave {
             reason: text(CLASS)?.strip_prefix(CLASS_PREFIX)?.to_owned(),
             message: text(MESSAGE).unwrap_or_default().to_owned(),
             attempts: text(ATTEMPTS).and_then(|attempts| attempts.parse().ok()).unwrap_or_default(),
+            left_out: text(LEFT_OUT).and_then(|bytes| bytes.parse().ok()),
         })
     }
 }
@@ -105,6 +114,7 @@ impl DeadReason {
             Self::TooOld => "too_old",
             Self::NoAnswer => "no_answer",
             Self::PastWindow => "past_window",
+            Self::Expired => "expired",
         }
     }
 }
@@ -124,6 +134,7 @@ mod tests {
             reason: DeadReason::Rejected.name().to_owned(),
             message: "the receiver answered 422".to_owned(),
             attempts: 2,
+            left_out: None,
         }
     }
 

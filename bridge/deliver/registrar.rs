@@ -63,17 +63,53 @@ impl Registrar {
         let acknowledged = async {
             let schema_id = self.schema_id().await?;
             let mut pending = Vec::with_capacity(receipts.len());
-            for write in receipts.iter().flat_map(|receipt| writes_of(receipt, &self.names, schema_id)) {
-                pending.push(self.publish(&write).map_err(|error| held(&error))?);
+            for receipt in receipts {
+                for write in writes_of(receipt, &self.names, schema_id) {
+                    pending.push((receipt, self.publish(&write)));
+                }
             }
-            for one in pending {
-                one.await.map_err(|error| held(&error))?;
+            let mut too_large: Vec<&Receipt> = Vec::new();
+            for (receipt, enqueued) in pending {
+                let written = match enqueued {
+                    Ok(pending) => pending.await.map(drop),
+                    Err(error) => Err(error),
+                };
+                match written {
+                    Ok(()) => {}
+                    // Or one that went with it was.
+                    Err(error) if is_too_large(&error) && receipt.is_dead() => too_large.push(receipt),
+                    Err(error) => return Err(held(&error)),
+                }
+            }
+            for receipt in too_large {
+                self.bury(receipt, schema_id).await?;
             }
             Ok(())
         };
         let late =
             |_| Outcome::Transient { reason: "kafka did not acknowledge a dead letter or receipt in time".into() };
         timeout(DEADLINE, acknowledged).await.map_err(late)?
+    }
+
+    /// Writes a dead letter by itself, without the event's body where it does not fit.
+    async fn bury(&self, receipt: &Receipt, schema_id: u32) -> Result<(), Outcome> {
+        let Err(error) = self.write(receipt, schema_id).await else { return Ok(()) };
+        if receipt.bare || !is_too_large(&error) {
+            return Err(held(&error));
+        }
+        let bare = Receipt { bare: true, ..receipt.clone() };
+        self.write(&bare, schema_id).await.map_err(|error| held(&error))?;
+        let (sink, at, offset) = (self.names.sink(), &receipt.at, receipt.offset);
+        tracing::warn!(sink, %at, offset, error = chain(&error), "a dead letter is too large, and has no body");
+        Ok(())
+    }
+
+    /// One after the other: alone, each is refused for its own size only.
+    async fn write(&self, receipt: &Receipt, schema_id: u32) -> Result<(), kafka::Error> {
+        for write in writes_of(receipt, &self.names, schema_id) {
+            self.publish(&write)?.await?;
+        }
+        Ok(())
     }
 
     /// Writes receipts of what the sink has already; nobody waits for them.
@@ -112,6 +148,14 @@ impl Registrar {
             headers: &headers,
             timestamp_ms: write.timestamp_ms,
         })
+    }
+}
+
+fn is_too_large(error: &kafka::Error) -> bool {
+    match error {
+        kafka::Error::TooLarge { .. } => true,
+        kafka::Error::Refused { source, .. } => source.is_too_large(),
+        _ => false,
     }
 }
 

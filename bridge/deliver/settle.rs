@@ -36,6 +36,8 @@ pub enum DeadReason {
     NoAnswer,
     /// An attempt may have had its effect, and the sink does not remember its idempotency key any more: a person decides.
     PastWindow,
+    /// Retention took the record while it waited, before it could be delivered.
+    Expired,
 }
 
 impl Fate {
@@ -91,8 +93,18 @@ pub struct Receipt {
     pub settled_at: Duration,
     /// As it came: what a parked receipt and a dead letter hold, and whose key the receipt has.
     pub record: Arc<Record>,
+    /// The record's body is too large for where it would be kept: it is left out, and the event's own topic has it.
+    pub bare: bool,
     /// What a Kafka sink writes of it, in the same transaction.
     pub output: Option<Arc<Write>>,
+}
+
+impl Receipt {
+    /// A dead letter goes with it.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        matches!(self.fate, Fate::Dead(_))
+    }
 }
 
 /// How far a partition has come, for the group's offsets.
@@ -119,7 +131,7 @@ pub struct Transaction {
 impl Transaction {
     /// What goes to the sink's dead letter topic in the same transaction.
     pub fn dead_letters(&self) -> impl Iterator<Item = &Receipt> {
-        self.receipts.iter().filter(|receipt| matches!(receipt.fate, Fate::Dead(_)))
+        self.receipts.iter().filter(|receipt| receipt.is_dead())
     }
 }
 
@@ -130,10 +142,23 @@ pub enum TxnAnswer {
     Committed { positions: Vec<i64> },
     /// Certainly not committed, and what it held goes into the next one. A generation that is over is one such reason.
     Aborted,
+    /// Not committed either, nor would it ever be: topics do not take these records of it.
+    TooLarge(Vec<TooLarge>),
     /// Nobody knows. Said only after the producer's successor has called `init_transactions`: fence first, then read.
     Unknown,
     /// Another process has this one's `transactional.id`.
     Fenced,
+}
+
+/// A record of a transaction that is too large for its topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TooLarge {
+    /// Of which of [`Transaction::receipts`].
+    pub receipt: usize,
+    /// It is the receipt itself; else the dead letter beside it, or what a Kafka sink writes of the event.
+    pub itself: bool,
+    /// Its size, its topic and what that takes, for people.
+    pub reason: String,
 }
 
 /// A receipt as its partition's owner reads it, at the start and from then on.

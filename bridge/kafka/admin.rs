@@ -124,6 +124,16 @@ impl Admin {
         Ok(report)
     }
 
+    /// The largest record that a topic takes; `None`: the cluster does not say.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], or [`Error::Admin`] where the cluster does not describe the topic.
+    pub async fn max_message_bytes(&self, topic: &str) -> Result<Option<usize>, Error> {
+        let settings = self.settings(&[topic]).await?;
+        let entry = settings.get(topic).and_then(|all| all.get("max.message.bytes"));
+        Ok(entry.and_then(|entry| entry.value.as_deref()).and_then(|value| value.parse().ok()))
+    }
+
     /// What stands between the plans and the cluster; nothing is changed.
     ///
     /// # Errors

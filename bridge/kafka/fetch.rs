@@ -24,6 +24,9 @@ const WAITING: usize = 1_024;
 /// For one record: a leader that is being elected is waited for.
 const WITHIN: Duration = Duration::from_secs(5);
 
+/// For a partition's first offset, by which a record is known to be gone for good.
+const BEGINNING_WITHIN: Duration = Duration::from_secs(2);
+
 /// One wait for the record.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -36,8 +39,8 @@ const NEAR: i64 = 50;
 /// Why a record was not read.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Failure {
-    /// For good: it is not there any more, or never was for a reader of committed records.
-    #[error("{at} has no record at offset {offset}")]
+    /// For good: retention has taken it, or it never was there for a reader of committed records.
+    #[error("{at} has no record at offset {offset} any more")]
     Absent { at: TopicPartition, offset: i64 },
     #[error("{at} could not be read at offset {offset}")]
     Unread {
@@ -132,6 +135,11 @@ fn read(
     offset: i64,
 ) -> Result<Record, Failure> {
     let absent = || Failure::Absent { at: at.clone(), offset };
+    // A leader that is new may not know yet how far the log reaches; where it begins it knows.
+    let gone = |source| match consumer.fetch_watermarks(&at.topic, at.partition, BEGINNING_WITHIN) {
+        Ok((beginning, _)) if beginning > offset => absent(),
+        Ok(_) | Err(_) => Failure::Unread { at: at.clone(), offset, source },
+    };
     let unread = |source| Failure::Unread { at: at.clone(), offset, source };
     let near = place.as_ref().is_some_and(|place| place.at == *at && (place.next..place.next + NEAR).contains(&offset));
     if !near {
@@ -157,14 +165,14 @@ fn read(
             // The end lies before it, or nothing but markers comes behind it.
             Some(Err(KafkaError::PartitionEOF(partition))) if partition == at.partition => {
                 *place = None;
-                return Err(absent());
+                return Err(gone(None));
             }
             Some(Err(error)) => {
                 use rdkafka::types::RDKafkaErrorCode as C;
                 let code = code_of(&error);
                 if matches!(code.0, C::AutoOffsetReset | C::OffsetOutOfRange) {
                     *place = None;
-                    return Err(absent());
+                    return Err(gone(Some(code)));
                 }
                 source = Some(code);
             }

@@ -46,7 +46,7 @@ pub use headers::Headers;
 pub use offset::NextOffset;
 pub use publish::{Health, Landing, Limits, Outgoing, Pending, Publisher, Ticket};
 pub use read::{Extent, Glimpse, Reader, Then};
-pub use transact::{Abort, Batch, Doubt, Finish, TransactionalId, Transactor, Write};
+pub use transact::{Abort, Batch, Doubt, Finish, Oversized, TransactionalId, Transactor, Write};
 
 /// A partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,6 +88,12 @@ impl Record {
         std::str::from_utf8(self.headers.last(name)?).ok()
     }
 
+    /// One of which nothing is left but where it stood.
+    #[must_use]
+    pub fn lost(at: TopicPartition, offset: i64) -> Self {
+        Self { at, offset, timestamp_ms: None, key: None, value: None, headers: Headers::default() }
+    }
+
     /// Of its key, its value and its headers.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -104,6 +110,12 @@ impl Code {
     #[must_use]
     pub fn name(self) -> String {
         format!("{:?}", self.0)
+    }
+
+    /// The topic does not take a record, or a batch, of that size.
+    #[must_use]
+    pub fn is_too_large(self) -> bool {
+        self.0 == RDKafkaErrorCode::MessageSizeTooLarge
     }
 }
 

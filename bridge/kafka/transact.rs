@@ -30,7 +30,7 @@ use self::instance::{End, Instance};
 use super::consume::Membership;
 use super::{Client, Code, Error, TopicPartition};
 
-pub use batch::{Batch, Write};
+pub use batch::{Batch, Oversized, Write};
 pub use doubt::Reason;
 
 /// How often an idle producer's log, errors and statistics are read.
@@ -81,8 +81,9 @@ pub enum Abort {
     Generation { source: Code },
     /// No partition of the batch is held under the assignment that its outcomes are of; the batch is empty now.
     Stale,
-    /// A record was not written; `source` is empty where it was reported without an offset. One that is too large never
-    /// will be.
+    /// Records that their topics will never take: they have to be left out, or made smaller, before the rest can pass.
+    TooLarge { records: Vec<Oversized> },
+    /// A record was not written; `source` is empty where it was reported without an offset.
     NotWritten {
         /// The partition whose outcome it belongs to.
         origin: TopicPartition,
@@ -104,6 +105,7 @@ impl Abort {
         match self {
             Self::Generation { .. } => "generation",
             Self::Stale => "stale",
+            Self::TooLarge { .. } => "too_large",
             Self::NotWritten { .. } => "not_written",
             Self::TimedOut { .. } => "timed_out",
             Self::Refused { .. } => "refused",
@@ -139,6 +141,7 @@ pub struct Counts {
 /// The one type that knows transactions. One at a time.
 pub struct Transactor {
     id: TransactionalId,
+    client: Client,
     orders: SyncSender<Order>,
     counts: Arc<Mutex<Counts>>,
     closed: Arc<AtomicBool>,
@@ -182,13 +185,14 @@ impl Transactor {
             closed: Arc::clone(&closed),
             instance: None,
             verdict: Verdict::Keep,
+            singly: false,
             fenced: false,
         };
         thread::Builder::new()
             .name("kafka-transact".to_owned())
             .spawn(move || worker.run())
             .map_err(|cause| Error::Start { role: "transaction thread", reason: cause.to_string() })?;
-        let transactor = Self { id: id.clone(), orders: sender, counts, closed, owed: false };
+        let transactor = Self { id: id.clone(), client: client.clone(), orders: sender, counts, closed, owed: false };
         transactor.ready().await?;
         Ok(transactor)
     }
@@ -241,6 +245,23 @@ impl Transactor {
         answer.await.unwrap_or_else(|_| Err(stopped()))
     }
 
+    /// The largest record that a topic takes from us, by the topic's settings and our own.
+    pub async fn limit_of(&self, topic: &str) -> usize {
+        let own = self.client.max_message_bytes();
+        let told = match self.client.admin() {
+            Ok(admin) => admin.max_message_bytes(topic).await,
+            Err(error) => Err(error),
+        };
+        match told {
+            Ok(limit) => limit.unwrap_or(own).min(own),
+            // Not everybody may describe topics, and it is only said to people.
+            Err(error) => {
+                tracing::debug!(topic, %error, "a topic does not say how large its records may be");
+                own
+            }
+        }
+    }
+
     #[must_use]
     pub fn id(&self) -> &TransactionalId {
         &self.id
@@ -271,6 +292,9 @@ struct Worker {
     instance: Option<Instance>,
     /// Of the last transaction.
     verdict: Verdict,
+    /// A batch was too large for its topic, and nobody knows for which of its records: the next producer sends each by
+    /// itself.
+    singly: bool,
     fenced: bool,
 }
 
@@ -318,9 +342,10 @@ impl Worker {
             drop(instance);
         }
         if self.instance.is_none() {
-            let opened = Instance::open(&self.client, &self.id.0, || self.closed.load(Ordering::Relaxed));
+            let opened = Instance::open(&self.client, &self.id.0, self.singly, || self.closed.load(Ordering::Relaxed));
             self.fenced = matches!(opened, Err(Error::Fenced { .. }));
             self.instance = Some(opened?);
+            self.singly = false;
             self.verdict = Verdict::Keep;
         }
         Ok(())
@@ -346,7 +371,10 @@ impl Worker {
                 counts.records += u64::try_from(batch.records()).unwrap_or(u64::MAX);
                 Finish::Committed { offsets }
             }
-            End::Aborted(reason) => self.aborted(reason, batch),
+            End::Aborted(reason) => {
+                self.singly = matches!(reason, Abort::NotWritten { source: Some(code), .. } if code.is_too_large());
+                self.aborted(reason, batch)
+            }
             End::Unknown(doubt) => {
                 lock(&self.counts).unknown += 1;
                 tracing::warn!(id = %self.id, ?doubt, "it is unknown whether a transaction was committed");

@@ -13,7 +13,7 @@ use super::receipts::Stage;
 use super::{Room, TooMany};
 use crate::deliver::dead::{Grave, original};
 use crate::deliver::receipt::ReceiptOutcome;
-use crate::deliver::{Fate, Receipt};
+use crate::deliver::{DeadReason, Fate, Receipt};
 use crate::kafka::{Record, TopicPartition};
 
 /// A dead letter.
@@ -88,6 +88,13 @@ impl Letter {
         }
     }
 
+    /// Its body was too large to be kept twice, or retention had taken it.
+    #[must_use]
+    pub fn is_without_body(&self) -> bool {
+        self.record.value.is_none()
+            && (self.grave.left_out.is_some() || self.grave.reason == DeadReason::Expired.name())
+    }
+
     /// The receipt that sends it again. Its attempts and its age begin anew: a person has seen to the reason.
     #[must_use]
     pub fn requeued(&self, now_ms: i64) -> Receipt {
@@ -105,6 +112,7 @@ impl Letter {
             writer: 0,
             settled_at: Duration::from_millis(u64::try_from(now_ms).unwrap_or_default()),
             record: Arc::new(record),
+            bare: self.is_without_body(),
             output: None,
         }
     }
@@ -177,6 +185,7 @@ mod tests {
             reason: "rejected".to_owned(),
             message: "answered 422".to_owned(),
             attempts: 1,
+            left_out: None,
         };
         Record { headers: grave.headers(&record, "0").into(), ..record }
     }
@@ -230,6 +239,19 @@ mod tests {
         assert_eq!(receipt.record.headers, [("ce_id", b"evt_1")].into_iter().collect());
         assert_eq!((receipt.attempts, receipt.age, receipt.unsure_since), (0, Duration::ZERO, None));
         assert_eq!(receipt.record.value, Some(vec![0, 0, 0, 0, 1, 2]));
+    }
+
+    #[test]
+    fn a_letter_without_its_body_is_read_again_from_its_origin_and_a_tombstone_is_one() {
+        let letter = |grave: Grave| {
+            let record = Record { value: None, ..dead(1, (1, 7), 10, 0) };
+            let record = Record { headers: grave.headers(&record, "0").into(), ..record };
+            Letter { grave: Grave::read(&record).unwrap(), record, earlier: 0 }
+        };
+        let grave = Grave::read(&dead(1, (1, 7), 10, 0)).unwrap();
+        assert!(!letter(grave.clone()).requeued(99).bare, "the event had none");
+        assert!(letter(Grave { left_out: Some(9), ..grave.clone() }).requeued(99).bare);
+        assert!(letter(Grave { reason: "expired".to_owned(), ..grave }).requeued(99).bare);
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod restore;
 mod rewind;
 mod the_line;
 mod tombstones;
+mod too_large;
 mod transactions;
 mod trio;
 mod way_back;

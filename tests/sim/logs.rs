@@ -123,7 +123,7 @@ impl World {
     pub(crate) fn answer(&mut self, life: Life, txn: TxnId, answer: TxnAnswer) {
         match answer {
             TxnAnswer::Committed { .. } => self.count("transaction committed"),
-            TxnAnswer::Aborted => self.count("transaction aborted"),
+            TxnAnswer::Aborted | TxnAnswer::TooLarge(_) => self.count("transaction aborted"),
             TxnAnswer::Unknown => self.count("transaction unknown"),
             TxnAnswer::Fenced => self.count("transaction fenced"),
         }

@@ -449,7 +449,7 @@ impl World {
                 consumer(process, &at, &|consumer| consumer.paused = false);
                 self.poll_soon(life);
             }
-            Action::Fetch { call, at, position } => {
+            Action::Fetch { call, at, position, .. } => {
                 let (partition, position) =
                     (usize::try_from(at.partition).unwrap(), usize::try_from(position).unwrap());
                 let written = &self.kafka.receipts[partition][position];
@@ -501,6 +501,7 @@ impl World {
             Notice::Unsure { .. } => self.count("read again"),
             Notice::WentBack { order, .. } => self.count(if order.again { "rewound, all again" } else { "rewound" }),
             Notice::LetGo { .. } => self.count("let go"),
+            Notice::TooLarge { .. } => self.count("too large"),
         }
     }
 
@@ -513,6 +514,7 @@ impl World {
             Fate::Dead(DeadReason::TooOld) => "dead: too old",
             Fate::Dead(DeadReason::NoAnswer) => "dead: no answer",
             Fate::Dead(DeadReason::PastWindow) => "dead: past window",
+            Fate::Dead(DeadReason::Expired) => "dead: expired",
             Fate::Parked => "parked",
             Fate::Requeued | Fate::Intent => "never",
         });

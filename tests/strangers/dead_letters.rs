@@ -40,6 +40,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         reason: "rejected".to_owned(),
         message: "the receiver answered 422: ü".to_owned(),
         attempts: 2,
+        left_out: None,
     };
     let event = record(b"ce_id\0evt_1\0ce_type\0order_placed\0ce_source\0shop");
     let huge = Grave { message: "ü".repeat(3_000), ..grave.clone() };

@@ -9,8 +9,8 @@ use crate::causes::chain;
 use crate::deliver::dead::Grave;
 use crate::deliver::receipt::receipt_of;
 use crate::deliver::restore::Bookmark;
-use crate::deliver::settle::{Fate, Receipt, Transaction, TxnAnswer};
-use crate::kafka::{self, Batch, Finish, Membership, TopicPartition, Transactor, Write};
+use crate::deliver::settle::{Fate, Receipt, TooLarge, Transaction, TxnAnswer};
+use crate::kafka::{self, Abort, Batch, Finish, Membership, Oversized, TopicPartition, Transactor, Write};
 
 /// Between two looks at a producer whose last end is unknown.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -88,12 +88,13 @@ fn dead_letter(receipt: &Receipt, reason: &str, names: &Names) -> Write {
         reason: reason.to_owned(),
         message: receipt.detail.clone(),
         attempts: receipt.attempts,
+        left_out: if receipt.bare { record.value.as_ref().map(Vec::len) } else { None },
     };
     Write {
         topic: Arc::clone(&names.dead),
         partition: None,
         key: record.key.clone(),
-        value: record.value.clone(),
+        value: record.value.clone().filter(|_| !receipt.bare),
         headers: grave.headers(record, &names.instance),
         // Its own time would let it expire with the event, which may be hours from now.
         timestamp_ms: None,
@@ -117,6 +118,9 @@ pub(super) async fn commit(
                 None => TxnAnswer::Unknown,
             }
         }
+        Finish::Aborted { reason: Abort::TooLarge { records }, .. } => {
+            TxnAnswer::TooLarge(too_large(&transactor, &places, &records).await)
+        }
         Finish::Aborted { .. } => TxnAnswer::Aborted,
         Finish::Fenced => TxnAnswer::Fenced,
         Finish::Unknown(_) => loop {
@@ -131,4 +135,23 @@ pub(super) async fn commit(
         },
     };
     (transactor, answer)
+}
+
+/// Which receipts, or what stands beside them, topics do not take. A batch holds a receipt, and what stands beside it behind
+/// it.
+async fn too_large(transactor: &Transactor, places: &[usize], records: &[Oversized]) -> Vec<TooLarge> {
+    let mut limits: HashMap<&str, usize> = HashMap::new();
+    let mut found = Vec::with_capacity(records.len());
+    for Oversized { index, topic, bytes } in records {
+        let limit = match limits.get(&**topic) {
+            Some(limit) => *limit,
+            None => *limits.entry(topic).or_insert(transactor.limit_of(topic).await),
+        };
+        let reason = format!("a record of {bytes} bytes is too large for topic {topic}, which takes {limit}");
+        let of = |place: usize| places.iter().position(|one| *one == place);
+        let beside = || Some((of(index.checked_sub(1)?)?, false));
+        let place = of(*index).map(|receipt| (receipt, true)).or_else(beside);
+        found.extend(place.map(|(receipt, itself)| TooLarge { receipt, itself, reason }));
+    }
+    found
 }

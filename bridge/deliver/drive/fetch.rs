@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::causes::chain;
-use crate::deliver::machine::CallId;
+use crate::deliver::machine::{CallId, Input};
 use crate::deliver::receipt::{self, Receipt, record_of};
 use crate::kafka::fetch::Failure;
 use crate::kafka::{Fetcher, Record, TopicPartition};
@@ -20,10 +20,24 @@ const BYTES: usize = 32 << 20;
 /// Before a record that was not read is said to be so: it is asked for again soon after, and for ever.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 
-struct Wanted {
-    call: CallId,
-    receipts: TopicPartition,
-    position: i64,
+/// A record that is to be read again.
+pub(super) struct Wanted {
+    pub(super) call: CallId,
+    /// Where its receipt stands.
+    pub(super) receipts: TopicPartition,
+    pub(super) position: i64,
+    /// Where the event itself stands.
+    pub(super) at: TopicPartition,
+    pub(super) origin: i64,
+}
+
+/// What a reading came to.
+enum Found {
+    Record(Record),
+    /// It is asked for again.
+    NotNow,
+    /// Retention has taken it, for good.
+    Gone,
 }
 
 pub(super) struct Bodies {
@@ -35,7 +49,7 @@ pub(super) struct Bodies {
     waiting: VecDeque<Wanted>,
     /// Whoever sends them drops them.
     held: Vec<(Weak<Record>, usize)>,
-    out: JoinSet<(CallId, Option<Record>)>,
+    out: JoinSet<(CallId, Found)>,
 }
 
 impl Bodies {
@@ -44,8 +58,8 @@ impl Bodies {
         Self { fetcher, decoder, schema_id, largest, waiting, held, out }
     }
 
-    pub(super) fn want(&mut self, call: CallId, receipts: TopicPartition, position: i64) {
-        self.waiting.push_back(Wanted { call, receipts, position });
+    pub(super) fn want(&mut self, wanted: Wanted) {
+        self.waiting.push_back(wanted);
     }
 
     /// Asks for as many as there is room for.
@@ -56,21 +70,25 @@ impl Bodies {
         self.held.retain(|(record, _)| record.strong_count() > 0);
         let held: usize = self.held.iter().map(|(_, bytes)| bytes).sum();
         while (held == 0 && self.out.is_empty()) || held + (self.out.len() + 1) * self.largest <= BYTES {
-            let Some(Wanted { call, receipts, position }) = self.waiting.pop_front() else { return };
+            let Some(wanted) = self.waiting.pop_front() else { return };
             let (fetcher, decoder, schema_id) = (self.fetcher.clone(), Arc::clone(&self.decoder), self.schema_id);
-            self.out.spawn(async move { (call, fetch(&fetcher, &decoder, schema_id, receipts, position).await) });
+            self.out.spawn(async move { (wanted.call, fetch(&fetcher, &decoder, schema_id, wanted).await) });
         }
     }
 
-    /// The next record that was asked for; `None`: it could not be read now. Cancelling it loses nothing.
-    pub(super) async fn next(&mut self) -> Result<(CallId, Option<Arc<Record>>), JoinError> {
+    /// What the next of the readings came to, for the machine. Cancelling it loses nothing.
+    pub(super) async fn next(&mut self) -> Result<Input, JoinError> {
         let Some(ended) = self.out.join_next().await else { return std::future::pending().await };
-        let (call, record) = ended?;
-        let record = record.map(Arc::new);
+        let (call, found) = ended?;
+        let record = match found {
+            Found::Gone => return Ok(Input::Gone { call }),
+            Found::NotNow => None,
+            Found::Record(record) => Some(Arc::new(record)),
+        };
         if let Some(record) = &record {
             self.held.push((Arc::downgrade(record), record.bytes()));
         }
-        Ok((call, record))
+        Ok(Input::Fetched { call, record })
     }
 
     /// Something waits for room, which comes when a record is dropped.
@@ -79,39 +97,51 @@ impl Bodies {
     }
 }
 
-async fn fetch(
-    fetcher: &Fetcher,
-    decoder: &Decoder,
-    schema_id: u32,
-    receipts: TopicPartition,
-    position: i64,
-) -> Option<Record> {
-    let why = match fetcher.fetch(receipts.clone(), position).await {
-        Ok(found) => {
-            let value = found.value.as_deref().unwrap_or_default();
-            match Receipt::decode(schema_id, value) {
-                Ok(receipt) => record_of(&receipt).ok_or("its receipt holds no record".to_owned()),
-                Err(receipt::Error::OtherSchema { .. }) => match decoder.decode(value).await {
-                    Ok(read) => {
-                        let record = Receipt::from_value(&read.value).ok().and_then(|receipt| record_of(&receipt));
-                        record.ok_or("its receipt holds no record".to_owned())
-                    }
-                    Err(error) => Err(chain(&error)),
-                },
-                Err(error) => Err(error.to_string()),
+async fn fetch(fetcher: &Fetcher, decoder: &Decoder, schema_id: u32, wanted: Wanted) -> Found {
+    let Wanted { receipts, position, at, origin, .. } = wanted;
+    let read = match held(fetcher, decoder, schema_id, &receipts, position).await {
+        // The receipt was too small for it, or is gone: the event itself may still be there.
+        Ok(None) => match fetcher.fetch(at.clone(), origin).await {
+            Ok(record) => Ok(record),
+            Err(error @ Failure::Absent { .. }) => {
+                tracing::error!(%receipts, position, %at, origin, %error, "retention took a parked record");
+                return Found::Gone;
             }
-        }
-        Err(error @ Failure::Absent { .. }) => {
-            Err(format!("{error}; its body is lost to retention, and its key waits for a person"))
-        }
-        Err(error) => Err(chain(&error)),
+            Err(error) => Err(chain(&error)),
+        },
+        Ok(Some(record)) => Ok(record),
+        Err(why) => Err(why),
     };
-    match why {
-        Ok(record) => Some(record),
+    match read {
+        Ok(record) => Found::Record(record),
         Err(why) => {
             tracing::warn!(at = %receipts, position, why, "a parked record could not be read; it is tried again");
             tokio::time::sleep(AFTER_FAILURE).await;
-            None
+            Found::NotNow
         }
+    }
+}
+
+/// The record that a receipt holds; `None`: it holds none, or is gone itself.
+async fn held(
+    fetcher: &Fetcher,
+    decoder: &Decoder,
+    schema_id: u32,
+    receipts: &TopicPartition,
+    position: i64,
+) -> Result<Option<Record>, String> {
+    let found = match fetcher.fetch(receipts.clone(), position).await {
+        Ok(found) => found,
+        Err(Failure::Absent { .. }) => return Ok(None),
+        Err(error) => return Err(chain(&error)),
+    };
+    let value = found.value.as_deref().unwrap_or_default();
+    match Receipt::decode(schema_id, value) {
+        Ok(receipt) => Ok(record_of(&receipt)),
+        Err(receipt::Error::OtherSchema { .. }) => match decoder.decode(value).await {
+            Ok(read) => Ok(Receipt::from_value(&read.value).ok().and_then(|receipt| record_of(&receipt))),
+            Err(error) => Err(chain(&error)),
+        },
+        Err(error) => Err(error.to_string()),
     }
 }

@@ -35,7 +35,7 @@ use uuid::Uuid;
 use self::call::{Crew, Desk, Done, Order};
 pub(super) use self::commit::writes_of;
 use self::commit::{Filled, commit};
-use self::fetch::Bodies;
+use self::fetch::{Bodies, Wanted as WantedBody};
 use self::read::{Readings, Told, Wanted};
 pub use self::target::Target;
 use self::together::Carriers;
@@ -76,6 +76,10 @@ impl Names {
             dead: super::dead::topic(prefix, sink).into(),
             receipts: events.into_iter().map(receipts).collect(),
         }
+    }
+
+    pub(super) fn sink(&self) -> &str {
+        &self.sink
     }
 
     /// A topic that the sink does not read has none.
@@ -303,8 +307,8 @@ impl Driver {
                 Some(told) = ears.told.recv() => self.told(told)?,
                 ended = ended(&mut self.committing) => self.committed(ended)?,
                 fetched = self.bodies.next() => {
-                    let (call, record) = fetched.map_err(|source| self.failed(source))?;
-                    self.step(Input::Fetched { call, record })?;
+                    let fetched = fetched.map_err(|source| self.failed(source))?;
+                    self.step(fetched)?;
                 }
                 () = ears.alarm.as_mut(), if due.is_some() => self.step(Input::Tick)?,
                 () = tokio::time::sleep(LOOK_AGAIN), if self.bodies.is_waiting() => {}
@@ -354,9 +358,9 @@ impl Driver {
             }
             Action::Pause(at) => self.control.pause(vec![at]),
             Action::Resume(at) => self.control.resume(vec![at]),
-            Action::Fetch { call, at, position } => {
+            Action::Fetch { call, at, position, origin } => {
                 let receipts = TopicPartition { topic: self.names.receipts(&at.topic), partition: at.partition };
-                self.bodies.want(call, receipts, position);
+                self.bodies.want(WantedBody { call, receipts, position, at, origin });
             }
             Action::Begin { txn } => self.begin = Some(txn),
             Action::Commit { txn, transaction } => self.commit(txn, transaction),

@@ -129,6 +129,15 @@ pub(super) fn notice(sink: &str, notice: &Notice) {
                 "nobody knows whether a transaction was committed; the receipts are read again"
             );
         }
+        Notice::TooLarge { at, reason, shrunk: true } => {
+            tracing::warn!(sink, %at, reason, "a record is too large for its topic, and its event is settled without it");
+        }
+        Notice::TooLarge { at, reason, shrunk: false } => tracing::error!(
+            sink,
+            %at,
+            reason,
+            "held: a topic does not take a record that cannot be made smaller; raise its max.message.bytes"
+        ),
         Notice::WentBack { at, from, order } => tracing::warn!(
             sink,
             %at,

@@ -98,6 +98,7 @@ impl Call {
             record,
             call,
             ended: None,
+            bare: false,
         }
     }
 }
@@ -254,7 +255,7 @@ impl Line {
         if is_at_hand {
             self.go(partition, call, turn);
         } else {
-            turn.act(Action::Fetch { call, at: at.clone(), position });
+            turn.act(Action::Fetch { call, at: at.clone(), position, origin: next.origin() });
         }
     }
 
@@ -295,8 +296,11 @@ impl Line {
             if let Some(known) = known {
                 self.settle_answer(partition, id, known, false, turn);
             } else if let Some(fate) = doomed {
-                let unsure = "it may have been sent before, and nobody knows what became of it";
-                let detail = if matches!(fate, Fate::Dead(_)) { unsure } else { "" };
+                let detail = match fate {
+                    Fate::Dead(DeadReason::Expired) => "retention took the record before it could be delivered",
+                    Fate::Dead(_) => "it may have been sent before, and nobody knows what became of it",
+                    _ => "",
+                };
                 self.conclude(partition, id, fate, detail.into(), None, turn.now);
             }
         } else if self.settings.guarantee == Guarantee::AtMostOnce && !call.promised {
@@ -393,6 +397,21 @@ impl Line {
     fn calls_of(&self, at: &TopicPartition, epoch: AssignmentEpoch, stage: impl Fn(Stage) -> bool) -> Vec<CallId> {
         let calls = self.calls.iter().filter(|(_, call)| call.at == *at && call.epoch == epoch && stage(call.stage));
         calls.map(|(id, _)| *id).collect()
+    }
+
+    /// The record is nowhere any more: there is nothing to send, and its key does not wait for it.
+    pub(super) fn gone(
+        &mut self,
+        partitions: &mut BTreeMap<TopicPartition, Partition>,
+        id: CallId,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let partition = partitions.get_mut(&call.at).filter(|partition| partition.restore == call.restore);
+        let Some(partition) = partition else { return };
+        call.record = Some(Arc::new(Record::lost(call.at.clone(), call.origin)));
+        call.doomed.get_or_insert(Fate::Dead(DeadReason::Expired));
+        self.go(partition, id, turn);
     }
 
     pub(super) fn fetched(

@@ -149,6 +149,7 @@ impl Machine {
             Input::Fetched { call, record } => {
                 self.line.fetched(&mut self.partitions, call, record, turn);
             }
+            Input::Gone { call } => self.line.gone(&mut self.partitions, call, turn),
             Input::CallEnded { call, ended, sent } => {
                 self.line.ended(&mut self.partitions, call, ended, sent, turn);
             }

@@ -17,7 +17,7 @@ use crate::deliver::settle::{DeadReason, Fate, Followed, Progress};
 use crate::deliver::window::Window;
 use crate::kafka::consume::AssignmentEpoch;
 use crate::kafka::{NextOffset, Record, TopicPartition};
-use crate::outcome::SkipReason;
+use crate::outcome::{Outcome, SkipReason};
 
 /// What is known of a record and not yet committed.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub(super) struct Conclusion {
     pub(super) call: Option<CallId>,
     /// What the sink said, if it did.
     pub(super) ended: Option<Ended>,
+    /// The record's body is too large for where it would be kept.
+    pub(super) bare: bool,
 }
 
 impl Conclusion {
@@ -315,6 +317,7 @@ impl Partition {
             record,
             call: None,
             ended: None,
+            bare: false,
         });
     }
 
@@ -394,6 +397,24 @@ impl Partition {
         self.awaited = self.outcomes.values().any(Conclusion::is_awaited);
         if self.back == Back::Committing {
             self.back = Back::Awaited;
+        }
+    }
+
+    /// A record of the transaction, its `nth` here, is too large for its topic: the event is settled by something smaller.
+    /// `false`: there is nothing smaller.
+    pub(super) fn shrink(&mut self, nth: usize, itself: bool, reason: &str) -> bool {
+        let Some(conclusion) = self.committing.values_mut().nth(nth) else { return false };
+        match conclusion.fate {
+            Fate::Delivered if !itself => {
+                let outcome = Outcome::Rejected { reason: reason.to_owned() };
+                conclusion.fate = Fate::Dead(DeadReason::Rejected);
+                reason.clone_into(&mut conclusion.detail);
+                conclusion.ended = Some(Ended::Failed(outcome));
+                true
+            }
+            Fate::Dead(_) if !itself => !std::mem::replace(&mut conclusion.bare, true),
+            Fate::Parked if itself => !std::mem::replace(&mut conclusion.bare, true),
+            _ => false,
         }
     }
 

@@ -130,6 +130,10 @@ pub enum Input {
         call: CallId,
         record: Option<Arc<Record>>,
     },
+    /// The other answer: retention has taken the record, here and where it came from.
+    Gone {
+        call: CallId,
+    },
     CallEnded {
         call: CallId,
         ended: Ended,
@@ -189,11 +193,13 @@ pub enum Action {
     },
     Pause(TopicPartition),
     Resume(TopicPartition),
-    /// Read the record that the receipt at `position` holds.
+    /// Read the record that the receipt at `position` holds; where it holds none, or is gone, the event itself, which is
+    /// at `origin`.
     Fetch {
         call: CallId,
         at: TopicPartition,
         position: i64,
+        origin: i64,
     },
     /// Decode, filter, ask for consent, map, and send. `attempt` begins at 1.
     Call {
@@ -254,6 +260,12 @@ pub enum Notice {
     /// Nobody knows whether a transaction was committed: its partitions are read again.
     Unsure {
         partitions: Vec<TopicPartition>,
+    },
+    /// A topic does not take a record; `shrunk`: its event is settled by something smaller.
+    TooLarge {
+        at: TopicPartition,
+        reason: String,
+        shrunk: bool,
     },
     /// A partition is read again, as an operator wanted.
     WentBack {

@@ -8,7 +8,7 @@ use super::step::{Action, Ended, Notice, TxnId};
 use super::{Machine, Turn};
 use crate::deliver::retry;
 use crate::deliver::rewound::Rewind;
-use crate::deliver::settle::{Fate, Progress, Receipt, Transaction, TxnAnswer};
+use crate::deliver::settle::{Fate, Progress, Receipt, TooLarge, Transaction, TxnAnswer};
 use crate::kafka::TopicPartition;
 use crate::kafka::consume::AssignmentEpoch;
 use crate::outcome::Outcome;
@@ -140,6 +140,13 @@ impl Machine {
                 self.partitions.values_mut().for_each(Partition::hand_back);
                 self.commits.failed(turn.now, turn.chance());
             }
+            TxnAnswer::TooLarge(records) => {
+                let smaller = self.shrink(&under_way.parts, &records, turn);
+                self.partitions.values_mut().for_each(Partition::hand_back);
+                if !smaller {
+                    self.commits.failed(turn.now, turn.chance());
+                }
+            }
             TxnAnswer::Unknown => {
                 self.commits.failed(turn.now, turn.chance());
                 self.read_again(turn);
@@ -180,6 +187,25 @@ impl Machine {
         }
     }
 
+    /// Settles by something smaller what does not fit, so that it holds nothing else up. `false`: nothing can be done.
+    fn shrink(&mut self, parts: &[(TopicPartition, usize)], records: &[TooLarge], turn: &mut Turn<'_>) -> bool {
+        let mut any = false;
+        for TooLarge { receipt, itself, reason } in records {
+            let mut left = *receipt;
+            let Some((at, _)) = parts.iter().find(|(_, count)| {
+                let here = left < *count;
+                left -= if here { 0 } else { *count };
+                here
+            }) else {
+                continue;
+            };
+            let shrunk = self.partitions.get_mut(at).is_some_and(|partition| partition.shrink(left, *itself, reason));
+            any |= shrunk;
+            turn.act(Action::Tell(Notice::TooLarge { at: at.clone(), reason: reason.clone(), shrunk }));
+        }
+        any
+    }
+
     /// Unknown is never success: what was in the transaction is found out from the receipts.
     fn read_again(&mut self, turn: &mut Turn<'_>) {
         let committing = self.partitions.iter().filter(|(_, partition)| partition.is_committing());
@@ -205,6 +231,7 @@ impl Conclusion {
             writer,
             settled_at: now,
             record: Arc::clone(&self.record),
+            bare: self.bare,
             output: if let Some(Ended::Written(output)) = &self.ended { Some(Arc::clone(output)) } else { None },
         }
     }

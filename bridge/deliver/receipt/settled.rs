@@ -18,7 +18,7 @@ const MAX_MESSAGE: usize = 1024;
 #[must_use]
 pub fn receipt_of(settled: &settle::Receipt) -> Receipt<'_> {
     let record = &*settled.record;
-    let keeps_record = matches!(settled.fate, Fate::Parked | Fate::Requeued);
+    let keeps_record = matches!(settled.fate, Fate::Parked | Fate::Requeued) && !settled.bare;
     Receipt {
         delivery_id: settled.delivery_id,
         origin_topic: &settled.at.topic,
@@ -98,8 +98,8 @@ fn outcome(fate: Fate) -> ReceiptOutcome {
 fn fate(outcome: ReceiptOutcome, reason: &str) -> Option<Fate> {
     const SKIPPED: [SkipReason; 4] =
         [SkipReason::NoConsent, SkipReason::Filtered, SkipReason::NotSubscribed, SkipReason::Duplicate];
-    const DEAD: [DeadReason; 4] =
-        [DeadReason::Rejected, DeadReason::TooOld, DeadReason::NoAnswer, DeadReason::PastWindow];
+    const DEAD: [DeadReason; 5] =
+        [DeadReason::Rejected, DeadReason::TooOld, DeadReason::NoAnswer, DeadReason::PastWindow, DeadReason::Expired];
     Some(match outcome {
         ReceiptOutcome::Unknown => return None,
         ReceiptOutcome::Delivered => Fate::Delivered,
@@ -130,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    const FATES: [Fate; 12] = [
+    const FATES: [Fate; 13] = [
         Fate::Delivered,
         Fate::Skipped(SkipReason::NoConsent),
         Fate::Skipped(SkipReason::Filtered),
@@ -140,6 +140,7 @@ mod tests {
         Fate::Dead(DeadReason::TooOld),
         Fate::Dead(DeadReason::NoAnswer),
         Fate::Dead(DeadReason::PastWindow),
+        Fate::Dead(DeadReason::Expired),
         Fate::Parked,
         Fate::Requeued,
         Fate::Intent,
@@ -167,6 +168,7 @@ mod tests {
             // The highest bit, too.
             writer: u64::MAX - 6,
             settled_at: Duration::from_secs(1_700_000_062),
+            bare: false,
             output: None,
             record: Arc::new(record),
         }

@@ -25,8 +25,18 @@ pub struct Write {
     pub timestamp_ms: Option<i64>,
 }
 
+/// A record that its topic does not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Oversized {
+    /// In the order of the batch: partition after partition, and as they were held.
+    pub index: usize,
+    pub topic: Arc<str>,
+    /// Key, value and headers.
+    pub bytes: usize,
+}
+
 impl Write {
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers
     }

@@ -4,7 +4,7 @@
 //! (INTRODUCTION.md) and KIP-447.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::batch::{Batch, Write};
+use super::batch::{Batch, Oversized, Write};
 use super::doubt::{Course, Reason, Tally, Verdict, compare, judge};
 use super::{Abort, Doubt};
 use crate::kafka::client::{Client, TRANSACTION_TIMEOUT, log_error, log_line};
@@ -43,6 +43,10 @@ const LOOK_WITHIN: Duration = Duration::from_secs(1);
 /// asking the clock; brokers need a few milliseconds for a batch.
 const LOOK_AGAIN: Duration = Duration::from_micros(500);
 
+/// How long reports are waited for once one of them is a failure: librdkafka sends nothing more of the transaction, and
+/// what is under way is answered, or will not matter.
+const AFTER_FAILURE: Duration = Duration::from_millis(200);
+
 /// Stands for the offset of a record that has no report yet: a transaction with one of them is never committed.
 const UNREPORTED: i64 = -1;
 
@@ -58,6 +62,8 @@ pub(super) enum End {
 
 pub(super) struct Instance {
     producer: BaseProducer<Notes>,
+    /// Each record is a batch of its own, so that a topic refuses the very record that is too large for it.
+    singly: bool,
     /// The connections' counters before the last transaction.
     before: Option<Tally>,
 }
@@ -65,12 +71,15 @@ pub(super) struct Instance {
 impl Instance {
     /// Opens a producer and fences every other of its id, whose open transaction is aborted. `give_up` is asked in
     /// between.
-    pub(super) fn open(client: &Client, id: &str, give_up: impl Fn() -> bool) -> Result<Self, Error> {
-        let producer: BaseProducer<Notes> = client
-            .transactional_config(id)
+    pub(super) fn open(client: &Client, id: &str, singly: bool, give_up: impl Fn() -> bool) -> Result<Self, Error> {
+        let mut config = client.transactional_config(id);
+        if singly {
+            config.set("batch.num.messages", "1");
+        }
+        let producer: BaseProducer<Notes> = config
             .create_with_context(Notes::default())
             .map_err(|cause| client.start_error("transactional producer", cause))?;
-        let mut instance = Self { producer, before: None };
+        let mut instance = Self { producer, singly, before: None };
         let begun = Instant::now();
         loop {
             // Past its time it goes on by itself, and the next call picks it up.
@@ -166,11 +175,30 @@ impl Instance {
             topic: write.topic.to_string(),
             source,
         };
+        let oversized = |indices: Vec<usize>| {
+            let one = |index: usize| {
+                let (_, write) = writes.get(index)?;
+                Some(Oversized { index, topic: Arc::clone(&write.topic), bytes: write.bytes() })
+            };
+            Abort::TooLarge { records: indices.into_iter().filter_map(one).collect() }
+        };
+        let mut too_large = Vec::new();
         for (index, one) in writes.iter().enumerate() {
-            let sent = self.enqueue(index, one.1, clock);
-            sent.map_err(|error| not_written(*one, Some(code_of(&error))))?;
+            match self.enqueue(index, one.1, clock).map_err(|error| code_of(&error)) {
+                Ok(()) => {}
+                Err(code) if code.is_too_large() => too_large.push(index),
+                Err(code) => return Err(not_written(*one, Some(code))),
+            }
         }
-        if let Some((index, source)) = self.reports(clock)?
+        if !too_large.is_empty() {
+            return Err(oversized(too_large));
+        }
+        let Failures { first, too_large } = self.reports(clock)?;
+        // Of several that were refused together one may be at fault, or only that they are so many.
+        if !too_large.is_empty() && (self.singly || too_large.len() == 1) {
+            return Err(oversized(too_large));
+        }
+        if let Some((index, source)) = first
             && let Some(one) = writes.get(index)
         {
             return Err(not_written(*one, source));
@@ -207,18 +235,25 @@ impl Instance {
         }
     }
 
-    /// Waits for all delivery reports; the first failure among them.
-    fn reports(&self, clock: &mut Clock) -> Result<Option<(usize, Option<Code>)>, Abort> {
+    /// Waits for all delivery reports; gives the failures among them.
+    fn reports(&self, clock: &mut Clock) -> Result<Failures, Abort> {
         let notes = self.notes();
         clock.call(|within| {
             let begun = Instant::now();
+            let mut failed_at = None;
             while notes.left.load(Ordering::Acquire) > 0 {
+                if failed_at.is_none() && notes.failures().first.is_some() {
+                    failed_at = Some(Instant::now());
+                }
+                if failed_at.is_some_and(|at: Instant| at.elapsed() >= AFTER_FAILURE) {
+                    break;
+                }
                 if begun.elapsed() >= within {
                     return Err(Abort::TimedOut { waited: within });
                 }
                 self.wait();
             }
-            Ok(notes.failed().take())
+            Ok(std::mem::take(&mut *notes.failures()))
         })
     }
 
@@ -322,7 +357,7 @@ pub(super) struct Notes {
     served: AtomicU64,
     /// Reports that the transaction still waits for.
     left: AtomicUsize,
-    failed: Mutex<Option<(usize, Option<Code>)>>,
+    failures: Mutex<Failures>,
     /// Of the records, in the order in which they were handed over.
     offsets: Mutex<Vec<i64>>,
     troubled: AtomicBool,
@@ -330,16 +365,23 @@ pub(super) struct Notes {
     tallies: AtomicU64,
 }
 
+/// Records that were not written, by their places in the batch.
+#[derive(Default)]
+struct Failures {
+    first: Option<(usize, Option<Code>)>,
+    too_large: Vec<usize>,
+}
+
 impl Notes {
     fn begin(&self, records: usize) {
         self.left.store(records, Ordering::Release);
         self.troubled.store(false, Ordering::Relaxed);
-        *self.failed() = None;
+        *self.failures() = Failures::default();
         *self.offsets() = vec![UNREPORTED; records];
     }
 
-    fn failed(&self) -> MutexGuard<'_, Option<(usize, Option<Code>)>> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn offsets(&self) -> MutexGuard<'_, Vec<i64>> {
@@ -401,7 +443,11 @@ impl ProducerContext for Notes {
             Err((error, _)) => Some(Some(code_of(error))),
         };
         if let Some(source) = failure {
-            self.failed().get_or_insert((index, source));
+            let mut failures = self.failures();
+            failures.first.get_or_insert((index, source));
+            if source.is_some_and(Code::is_too_large) {
+                failures.too_large.push(index);
+            }
         }
         // What an earlier transaction left behind is reported to nobody.
         let _ = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1));
