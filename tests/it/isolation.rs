@@ -12,8 +12,11 @@ use crate::harness::process::progress;
 use crate::harness::receiver::{Answer, Receiver, SIGNING_KEY};
 use crate::http_sink::{check_order, customers, send, send_all, setup};
 
-/// How long something fails.
-const FAILS_FOR: Duration = Duration::from_secs(10);
+/// How long something fails; `HOOKBRIDGE_TEST_OUTAGE=300` makes it five minutes.
+fn outage() -> Duration {
+    let seconds = std::env::var("HOOKBRIDGE_TEST_OUTAGE").map_or(10, |text| text.parse().expect("seconds"));
+    Duration::from_secs(seconds)
+}
 
 /// From an event's acceptance to its delivery elsewhere: well below the failure, and far above what it takes on a machine
 /// that has other work.
@@ -26,8 +29,8 @@ const AFTERWARDS: Duration = Duration::from_secs(120);
 /// Gives how many rounds there were, and the longest wait.
 async fn rounds(receiver: &Receiver, others: usize, mut round: impl AsyncFnMut(usize)) -> (usize, Duration) {
     let began = Instant::now();
-    let (mut done, mut longest) = (0, Duration::ZERO);
-    while began.elapsed() < FAILS_FOR {
+    let (outage, mut done, mut longest) = (outage(), 0, Duration::ZERO);
+    while began.elapsed() < outage {
         let taken = receiver.times_taken().len();
         round(done).await;
         let sent = Instant::now();
