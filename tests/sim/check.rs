@@ -189,6 +189,8 @@ fn settled_once(all: &[Happened]) -> Result<Vec<&'static str>, &'static str> {
     let mut requeued = HashSet::new();
     // The same, though it was settled under another id meanwhile, which a rewind had given it.
     let mut may_be_requeued = HashSet::new();
+    // A rewind came after that. Whoever carried it out may not have read the requeue yet: the record goes by either, once.
+    let mut overtaken = false;
     // It may be settled again, and it has to be.
     let (mut open_again, mut wanted) = (false, false);
     let mut ids = HashSet::new();
@@ -199,11 +201,15 @@ fn settled_once(all: &[Happened]) -> Result<Vec<&'static str>, &'static str> {
             Happened::Settled(Fate::Requeued, id) if ids.contains(&id) => _ = may_be_requeued.insert(id),
             Happened::Settled(Fate::Requeued, id) => _ = requeued.insert(id),
             // What is open goes its way.
-            Happened::Back { .. } if !ended || !requeued.is_empty() => {}
+            Happened::Back { .. } if !ended => {}
             Happened::Back { again } => {
                 open_again |= again || !firm_since;
-                wanted |= again || !firm;
                 firm_since &= !again;
+                if requeued.is_empty() {
+                    wanted |= again || !firm;
+                } else {
+                    overtaken = true;
+                }
             }
             Happened::Settled(_, id)
                 if ended && !requeued.contains(&id) && !may_be_requeued.contains(&id) && !open_again =>
@@ -228,6 +234,9 @@ fn settled_once(all: &[Happened]) -> Result<Vec<&'static str>, &'static str> {
                         | Fate::Dead(DeadReason::NoAnswer | DeadReason::PastWindow)
                 );
                 (firm, firm_since) = (firm || is_firm, firm_since || is_firm);
+                if ended && std::mem::take(&mut overtaken) {
+                    requeued.clear();
+                }
                 if ended {
                     may_be_requeued.extend(requeued.drain());
                     may_be_requeued.remove(&id);
