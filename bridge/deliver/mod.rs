@@ -14,6 +14,7 @@
 //! receipts, dead letters, and the guarantee that was asked for. `dev` has no transactions, and drives HTTP by the first.
 
 mod attempt;
+mod beyond;
 mod breaker;
 mod consent;
 pub mod dead;

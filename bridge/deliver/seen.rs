@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::beyond::Beyond;
 use super::keys::KeyId;
 use super::rewound::{Rewound, Says, is_firm};
 use super::settle::{DeadReason, Fate, Followed};
@@ -36,6 +37,22 @@ impl Open {
         self.age
     }
 
+    /// The receipt by which a person had it sent again.
+    fn requeued_at(&self, origin: i64) -> Followed {
+        Followed {
+            position: self.position,
+            delivery_id: self.id,
+            key: self.key,
+            origin,
+            fate: Fate::Requeued,
+            attempts: self.attempts,
+            age: self.age,
+            unsure_since: self.unsure_since,
+            writer: 0,
+            settled_at: self.since,
+        }
+    }
+
     /// How long it has been failing; `active` is the sink's own clock.
     pub(super) fn age(&self, active: Duration) -> Duration {
         self.age + active.saturating_sub(self.aged_at)
@@ -60,15 +77,6 @@ struct Settled {
     unsure_since: Option<Duration>,
 }
 
-/// What is known of a settled record at or beyond the committed offset.
-#[derive(Debug, Clone, Copy)]
-struct Beyond {
-    /// Of its last receipt.
-    position: i64,
-    /// Of its last one that a rewind leaves alone.
-    firm: Option<i64>,
-}
-
 /// One partition's memory.
 #[derive(Debug)]
 pub(super) struct Seen {
@@ -84,7 +92,7 @@ pub(super) struct Seen {
     /// The same by origin: a rewind gives a record another id, and what was promised under the first one stays promised.
     promised: BTreeSet<(i64, Uuid)>,
     /// Settled records at or beyond the committed offset, with their receipts.
-    beyond: BTreeMap<i64, Beyond>,
+    beyond: Beyond,
     /// Requeued records that seemed to be delivered. A promise for one shows that its owner then remembered no delivery.
     passed_over: BTreeMap<i64, Followed>,
     /// Requeued records that are about to come from Kafka, as a rewind wants it.
@@ -98,8 +106,9 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Remembers settled delivery ids for `window`, and no more than `most` of them.
-    pub(super) fn new(window: Duration, most: usize) -> Self {
+    /// Remembers settled delivery ids for `window`, and no more than `most` of them; and so many settled records that may
+    /// come again.
+    pub(super) fn new(window: Duration, most: usize, most_beyond: usize) -> Self {
         Self {
             window,
             most,
@@ -110,7 +119,7 @@ impl Seen {
             open_positions: BTreeSet::new(),
             intents: HashMap::new(),
             promised: BTreeSet::new(),
-            beyond: BTreeMap::new(),
+            beyond: Beyond::new(most_beyond),
             passed_over: BTreeMap::new(),
             put_off: BTreeMap::new(),
             unread: HashMap::new(),
@@ -199,31 +208,27 @@ impl Seen {
     }
 
     fn settle(&mut self, receipt: &Followed) {
-        let position = receipt.position;
-        let before = self.beyond.get(&receipt.origin).and_then(|beyond| beyond.firm);
-        let firm = if is_firm(receipt.fate) { Some(position) } else { before };
-        self.beyond.insert(receipt.origin, Beyond { position, firm });
+        self.beyond.settle(receipt.origin, receipt.position, is_firm(receipt.fate));
+    }
+
+    /// The receipts are about to be read, from `next` on being what is committed.
+    pub(super) fn begin(&mut self, next: Option<NextOffset>, rewound: Rewound) {
+        self.beyond.begin(next, rewound);
     }
 
     /// Forgets what receipts from before a rewind say no more; after a restore, which has read them all up to where `next` was
     /// committed. Gives since when deliveries that will be sent again may have had their effects.
     pub(super) fn go_back(&mut self, rewound: &Rewound, next: Option<NextOffset>) -> Vec<(Uuid, Duration)> {
-        let is_left_alone = |origin: i64, beyond: &Beyond| {
-            rewound.says(origin, beyond.position) == Says::Everything
-                || beyond.firm.is_some_and(|position| rewound.says(origin, position) != Says::Nothing)
-        };
-        // What a person sent again after the rewind, and the rewind sends anyway.
+        self.beyond.restored();
+        // What a person sent again after the rewind, and the rewind sends anyway; or, where it was left out, may.
         let twice = self.open.range(next.map_or(0, NextOffset::get)..).filter(|(origin, open)| {
             let is_younger = rewound.says(**origin, open.position) == Says::Everything;
-            let comes = self.beyond.get(origin).is_none_or(|beyond| !is_left_alone(**origin, beyond));
-            open.requeued && is_younger && comes
+            open.requeued && is_younger && !self.beyond.has(**origin)
         });
-        for origin in twice.map(|(origin, _)| *origin).collect::<Vec<_>>() {
+        for (origin, open) in twice.map(|(origin, open)| (*origin, open.clone())).collect::<Vec<_>>() {
             self.close(origin);
+            self.put_off.insert(origin, open.requeued_at(origin));
         }
-        let open = &self.open;
-        // What is open will be sent anyway.
-        self.beyond.retain(|origin, beyond| open.contains_key(origin) || is_left_alone(*origin, beyond));
         let mut unsure = Vec::new();
         self.settled.retain(|id, one| {
             let keeps = one.firm || rewound.says(one.origin, one.position) == Says::Everything;
@@ -235,7 +240,8 @@ impl Seen {
 
     /// After the last record that was settled, where `next` is the committed offset.
     pub(super) fn settled_to(&self, next: NextOffset) -> i64 {
-        self.beyond.last_key_value().map_or(next.get(), |(origin, _)| next.get().max(origin + 1))
+        let open = self.open.last_key_value().map(|(origin, _)| origin + 1);
+        next.get().max(open.max(self.beyond.end()).unwrap_or_default())
     }
 
     /// The next receipt that will be written, or one that was written since and is not known yet.
@@ -322,12 +328,27 @@ impl Seen {
 
     /// The committed offset is `next`.
     pub(super) fn committed(&mut self, next: NextOffset) {
-        self.beyond = self.beyond.split_off(&next.get());
+        self.beyond.committed(next);
     }
 
     /// The record at `origin` was settled by an earlier transaction, or is open.
     pub(super) fn is_settled_at(&self, origin: i64) -> bool {
-        self.beyond.contains_key(&origin) || self.open.contains_key(&origin)
+        self.beyond.has(origin) || self.open.contains_key(&origin)
+    }
+
+    /// Whether the record at `origin` was settled is not known before the receipts are read again.
+    pub(super) fn is_left_out(&self, origin: i64) -> bool {
+        self.beyond.is_left_out(origin)
+    }
+
+    /// Where that begins.
+    pub(super) fn horizon(&self) -> Option<NextOffset> {
+        self.beyond.horizon()
+    }
+
+    /// Settled records that may come again.
+    pub(super) fn beyond(&self) -> usize {
+        self.beyond.len()
     }
 
     /// The delivery was settled or is open: what comes with its id is a repetition.
@@ -364,8 +385,9 @@ impl Seen {
     /// The oldest receipt that a restore has to read once `next` is committed, however old it is.
     pub(super) fn receipts_from(&self, next: NextOffset) -> i64 {
         let open = self.open_positions.first().copied();
-        let beyond = self.beyond.range(next.get()..).map(|(_, beyond)| beyond.firm.unwrap_or(beyond.position)).min();
+        let beyond = self.beyond.oldest(next);
+        let put_off = self.put_off.values().map(|requeued| requeued.position).min();
         let promised = self.intents.values().map(|intent| intent.position).min();
-        [open, beyond, promised].into_iter().flatten().chain([self.followed]).min().unwrap_or(self.followed)
+        [open, beyond, put_off, promised].into_iter().flatten().chain([self.followed]).min().unwrap_or(self.followed)
     }
 }

@@ -109,16 +109,18 @@ impl Window {
         self.head = next;
     }
 
-    /// A record came that nobody wants, because the partition is about to be read again.
-    pub(super) fn pass(&mut self, offset: i64) {
+    /// A record came that nobody wants, because the partition is about to be read again. `false`: it was on the way before
+    /// the partition was sent back.
+    pub(super) fn pass(&mut self, offset: i64) -> bool {
         if let Some(before) = self.rewinding {
             if offset >= before {
-                return;
+                return false;
             }
             // The first one from where it was sent back to. What follows it is on the way when it is sent back anew.
             (self.rewinding, self.highest) = (None, None);
         }
         self.highest = self.highest.max(Some(offset));
+        true
     }
 
     fn pop(&mut self) {

@@ -21,6 +21,11 @@ pub(crate) fn window(world: &mut World, life: Life) {
     if deepest > limit {
         world.wrong.push(format!("{life:?} holds {deepest} records, {limit} at most"));
     }
+    // What a window comes to is remembered besides what a restore has found.
+    let (remembered, limit) = (world.most_remembered(life), world.settings.max_beyond + limit);
+    if remembered > limit {
+        world.wrong.push(format!("{life:?} remembers {remembered} settled records, {limit} at most"));
+    }
 }
 
 /// A call goes out.

@@ -100,16 +100,17 @@ impl World {
         let half = receipts.len() / 2;
         let position = i64::try_from(end).unwrap();
         let (first, second) = (receipts[..half].to_vec(), receipts[half..].to_vec());
-        self.input(life, Input::Followed { at: at(partition), epoch, restore, receipts: first, position: 0 });
-        self.input(life, Input::Followed { at: at(partition), epoch, restore, receipts: second, position });
         let next = committed.map(|one| NextOffset::stored(one.next));
         let rewound = committed.map(|one| one.rewound);
+        self.input(life, Input::Found { at: at(partition), epoch, restore, next, rewound });
+        self.input(life, Input::Followed { at: at(partition), epoch, restore, receipts: first, position: 0 });
+        self.input(life, Input::Followed { at: at(partition), epoch, restore, receipts: second, position });
         if let Some(consumer) = self.processes.get_mut(&life).and_then(|process| process.consumers.get_mut(&partition))
             && consumer.epoch == epoch
         {
             consumer.follows = Some((restore, end));
         }
-        self.input(life, Input::Restored { at: at(partition), epoch, restore, next, rewound });
+        self.input(life, Input::Restored { at: at(partition), epoch, restore });
     }
 
     pub(crate) fn begin(&mut self, life: Life, txn: TxnId) {

@@ -75,6 +75,7 @@ const WANTED: &[&str] = &[
     "partial answer",
     "paused by hand",
     "read again",
+    "read in parts",
     "rebalance with calls out",
     "requeued",
     "restore waited for an open transaction",

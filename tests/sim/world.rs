@@ -168,6 +168,12 @@ pub(crate) struct World {
     pub(crate) healed: bool,
 }
 
+/// A third of the worlds remember little of what a rewind reads again.
+fn beyond(seed: u64) -> usize {
+    let mut chance = Chance::new(seed.rotate_left(32));
+    if chance.percent(33) { 1 + chance.index(12) } else { 10_000 }
+}
+
 impl World {
     pub(crate) fn new(seed: u64, trace: bool) -> Self {
         let mut chance = Chance::new(seed);
@@ -190,6 +196,7 @@ impl World {
             dedupe_window: Duration::from_secs(if chance.percent(20) { 20 } else { 86_400 }),
             vendor_window: Some(vendor_window),
             max_seen: 10_000,
+            max_beyond: beyond(seed),
             max_open: if chance.percent(10) { 4 } else { 1_000 },
             max_transaction: if chance.percent(20) { 3 } else { 500 },
             batch: batching(seed),
@@ -417,6 +424,10 @@ impl World {
         self.processes.get(&life).map_or(0, |process| process.machine.deepest())
     }
 
+    pub(crate) fn most_remembered(&self, life: Life) -> usize {
+        self.processes.get(&life).map_or(0, |process| process.machine.most_remembered())
+    }
+
     pub(crate) fn act(&mut self, life: Life, action: Action) {
         let Some(process) = self.processes.get_mut(&life) else { return };
         let consumer = |process: &mut Process, at: &TopicPartition, change: &dyn Fn(&mut Consumer)| {
@@ -500,6 +511,7 @@ impl World {
             Notice::Parked { .. } => self.count("key parked"),
             Notice::Unsure { .. } => self.count("read again"),
             Notice::WentBack { order, .. } => self.count(if order.again { "rewound, all again" } else { "rewound" }),
+            Notice::ReadOn { .. } => self.count("read in parts"),
             Notice::LetGo { .. } => self.count("let go"),
             Notice::TooLarge { .. } => self.count("too large"),
         }

@@ -25,6 +25,10 @@ const WINDOW_BYTES: usize = 4 << 20;
 /// memory of ids decides.
 const MAX_SEEN: usize = 100_000;
 
+/// Settled records of each partition that a rewind reads again, some 50 bytes each: 12 MiB. A longer stretch is read in
+/// parts, and its receipts once for each.
+const MAX_BEYOND: usize = 250_000;
+
 /// Parked records of each partition, some 300 bytes each: past it a failing key holds its partition, and no others.
 const MAX_OPEN: usize = 10_000;
 
@@ -96,6 +100,7 @@ fn settings(guarantee: Guarantee, concurrency: usize, pacing: Pacing, batch: Opt
         dedupe_window: pacing.dedupe_window,
         vendor_window,
         max_seen: MAX_SEEN,
+        max_beyond: MAX_BEYOND,
         max_open: MAX_OPEN,
         max_transaction: MAX_TRANSACTION,
         batch,

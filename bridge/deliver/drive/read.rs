@@ -100,7 +100,6 @@ impl Readings {
             let follow = Follow {
                 topic: Arc::clone(&topic),
                 wanted: wanted.into_iter().map(|one| (one.at.partition, one)).collect(),
-                committed: BTreeMap::new(),
                 decoder: Arc::clone(&self.decoder),
             };
             let task = tokio::spawn(follow.run(reader, self.tell.clone())).abort_handle();
@@ -114,19 +113,15 @@ impl Readings {
 struct Follow {
     topic: Arc<str>,
     wanted: BTreeMap<i32, Wanted>,
-    committed: BTreeMap<i32, Committed>,
     decoder: Arc<Decoder>,
 }
 
 impl Follow {
-    async fn run(mut self, mut reader: Restore<Entry>, tell: mpsc::Sender<Told>) {
+    async fn run(self, mut reader: Restore<Entry>, tell: mpsc::Sender<Told>) {
         while let Some(step) = reader.next().await {
             let told = match step {
                 Step::Waiting(wait) => Told::Waiting { topic: Arc::clone(&self.topic), wait },
-                Step::Committed(found) => {
-                    self.committed.extend(found);
-                    continue;
-                }
+                Step::Committed(found) => Told::Inputs(self.found(found)),
                 Step::Records { records, read_to } => Told::Inputs(self.followed(records, &read_to).await),
                 Step::CaughtUp { partition, next } => Told::Inputs(self.caught_up(partition, next)),
                 Step::Failed(error) => Told::Failed(error),
@@ -135,6 +130,15 @@ impl Follow {
                 return;
             }
         }
+    }
+
+    fn found(&self, found: Vec<(i32, Committed)>) -> Vec<Input> {
+        let inputs = found.into_iter().filter_map(|(partition, committed)| {
+            let Wanted { at, epoch, restore, .. } = self.wanted.get(&partition)?;
+            let rewound = Bookmark::read(&committed.metadata).map(|bookmark| bookmark.rewound);
+            Some(Input::Found { at: at.clone(), epoch: *epoch, restore: *restore, next: committed.next, rewound })
+        });
+        inputs.collect()
     }
 
     async fn followed(&self, entries: Vec<Entry>, read_to: &BTreeMap<i32, i64>) -> Vec<Input> {
@@ -154,13 +158,9 @@ impl Follow {
     fn caught_up(&self, partition: i32, position: i64) -> Vec<Input> {
         let Some(Wanted { at, epoch, restore, .. }) = self.wanted.get(&partition) else { return vec![] };
         let (epoch, restore) = (*epoch, *restore);
-        let committed = self.committed.get(&partition);
-        let next = committed.and_then(|committed| committed.next);
-        let bookmark = committed.and_then(|committed| Bookmark::read(&committed.metadata));
-        let rewound = bookmark.map(|bookmark| bookmark.rewound);
         vec![
             Input::Followed { at: at.clone(), epoch, restore, receipts: vec![], position },
-            Input::Restored { at: at.clone(), epoch, restore, next, rewound },
+            Input::Restored { at: at.clone(), epoch, restore },
         ]
     }
 }

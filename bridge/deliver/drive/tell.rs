@@ -146,6 +146,9 @@ pub(super) fn notice(sink: &str, notice: &Notice) {
             again = order.again,
             "a partition is read again, as an operator has ordered"
         ),
+        Notice::ReadOn { at, from } => {
+            tracing::info!(sink, %at, from = from.get(), "a long stretch was settled before; its next part is read");
+        }
         Notice::LetGo { at } => {
             tracing::warn!(sink, %at, "a partition was let go with something under way; the next owner may call for it again");
         }

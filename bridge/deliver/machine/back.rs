@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::partition::Back;
+use super::partition::{Back, Partition};
 use super::step::{Action, Notice};
 use super::{Machine, Turn};
 use crate::deliver::rewound::{Rewind, Rewound};
@@ -67,6 +67,15 @@ impl Machine {
             let from = partition.window.head();
             self.read_partition_again(at, turn);
             turn.act(Action::Tell(Notice::WentBack { at: at.clone(), from, order: *order }));
+        }
+    }
+
+    /// Reads on where more was settled than is remembered: by the receipts of what comes next.
+    pub(super) fn read_on(&mut self, turn: &mut Turn<'_>) {
+        let reads_on = |(at, partition): (&TopicPartition, &mut Partition)| Some((at.clone(), partition.reads_on()?));
+        for (at, from) in self.partitions.iter_mut().filter_map(reads_on).collect::<Vec<_>>() {
+            self.read_partition_again(&at, turn);
+            turn.act(Action::Tell(Notice::ReadOn { at, from }));
         }
     }
 

@@ -128,13 +128,18 @@ impl Machine {
                     partition.follow(&receipts, position, now, active);
                 }
             }
-            Input::Restored { at, epoch, restore, next, rewound } => {
+            Input::Found { at, epoch, restore, next, rewound } => {
                 // Nothing is settled, or a person has moved the offset by other means: there is nothing to go back from.
                 let over = Rewound::over(self.rewinds.get(&at).map_or(0, |order| order.number));
                 let rewound = rewound.filter(|_| next.is_some()).unwrap_or(over);
+                if let Some(partition) = self.current(&at, epoch, restore).filter(|partition| !partition.restored) {
+                    partition.found(next, rewound);
+                }
+            }
+            Input::Restored { at, epoch, restore } => {
                 self.look_back = true;
                 if let Some(partition) = self.current(&at, epoch, restore).filter(|partition| !partition.restored) {
-                    partition.restored(next, rewound, now);
+                    let next = partition.restored(now);
                     turn.act(Action::Start { at, epoch, next });
                 }
             }
@@ -193,6 +198,12 @@ impl Machine {
     #[must_use]
     pub fn parked_keys(&self) -> usize {
         self.partitions.values().map(|partition| partition.keys.parked_count()).sum()
+    }
+
+    /// Settled records that may come again, of the partition that remembers most of them.
+    #[must_use]
+    pub fn most_remembered(&self) -> usize {
+        self.partitions.values().map(|partition| partition.seen.beyond()).max().unwrap_or_default()
     }
 
     /// Partitions whose receipts are being read: nothing is sent for them.
@@ -257,6 +268,7 @@ impl Machine {
             return;
         }
         self.look_back(turn);
+        self.read_on(turn);
         if self.stop_by.is_none() && !self.line.paused {
             self.send(turn);
             // Room for more, where a batch went.
@@ -300,11 +312,11 @@ impl Machine {
         }
     }
 
-    /// Pauses partitions whose window is full, and resumes those with room. Of one that is closing all that comes is read
-    /// again, by its next owner or once it has gone back.
+    /// Pauses partitions whose window is full, and resumes those with room. Of one that is closing, or has read as far as it
+    /// knows what was settled, all that comes is read again: by its next owner, or once its receipts were.
     fn hold_records(&mut self, turn: &mut Turn<'_>) {
         for (at, partition) in self.partitions.iter_mut().filter(|(_, partition)| partition.restored) {
-            let held = self.line.paused || partition.is_closing();
+            let held = self.line.paused || partition.is_closing() || partition.at_horizon;
             let full = held || partition.window.is_full();
             let room = !held && partition.window.has_room();
             if full && !partition.paused {

@@ -79,8 +79,12 @@ pub(super) struct Partition {
     pub(super) revoking: bool,
     pub(super) paused: bool,
     pub(super) back: Back,
+    /// The group's offset, as the restore has found it.
+    found: Option<NextOffset>,
     /// What was carried out.
     pub(super) rewound: Rewound,
+    /// A record has come of which nobody knows whether it is settled.
+    pub(super) at_horizon: bool,
     pub(super) window: Window,
     pub(super) keys: Keys,
     pub(super) seen: Seen,
@@ -114,10 +118,12 @@ impl Partition {
             revoking: false,
             paused: false,
             back: Back::No,
+            found: None,
             rewound: Rewound::default(),
+            at_horizon: false,
             window: Window::new(settings.window),
             keys: Keys::default(),
-            seen: Seen::new(settings.dedupe_window, settings.max_seen),
+            seen: Seen::new(settings.dedupe_window, settings.max_seen, settings.max_beyond),
             outcomes: BTreeMap::new(),
             awaited: false,
             ahead: false,
@@ -136,8 +142,9 @@ impl Partition {
         self.restore = restore;
         self.restored = false;
         self.back = Back::No;
+        self.at_horizon = false;
         self.keys = Keys::default();
-        self.seen = Seen::new(settings.dedupe_window, settings.max_seen);
+        self.seen = Seen::new(settings.dedupe_window, settings.max_seen, settings.max_beyond);
         self.concluded.clear();
         self.under_way.clear();
         let known = std::mem::take(&mut self.outcomes).into_values();
@@ -154,11 +161,17 @@ impl Partition {
         }
     }
 
-    /// The receipts were read: what is open takes its place, and records may come.
-    pub(super) fn restored(&mut self, next: Option<NextOffset>, rewound: Rewound, now: Duration) {
+    /// What is committed; the receipts are read next.
+    pub(super) fn found(&mut self, next: Option<NextOffset>, rewound: Rewound) {
+        (self.found, self.rewound) = (next, rewound);
+        self.seen.begin(next, rewound);
+    }
+
+    /// The receipts were read: what is open takes its place, and records may come, from the offset that it gives.
+    pub(super) fn restored(&mut self, now: Duration) -> Option<NextOffset> {
         self.restored = true;
-        self.rewound = rewound;
-        for (id, since) in self.seen.go_back(&rewound, next) {
+        let next = self.found;
+        for (id, since) in self.seen.go_back(&self.rewound, next) {
             self.unsure.entry(id).or_insert(since);
         }
         // It is about to be started, which resumes it.
@@ -180,6 +193,7 @@ impl Partition {
         let seen = &self.seen;
         self.unsure.retain(|id, _| !seen.is_settled(*id));
         self.remembered.retain(|id, _| !seen.is_settled(*id) || seen.is_open_id(*id));
+        next
     }
 
     /// Receipts were read. After the restore only a requeued one is news: all others are our own.
@@ -213,6 +227,10 @@ impl Partition {
             return;
         }
         let key = KeyId::of(record.key.as_deref(), id);
+        if self.seen.is_left_out(offset) {
+            self.at_horizon |= self.window.pass(offset);
+            return;
+        }
         if !self.window.take(record) {
             return;
         }
@@ -336,6 +354,16 @@ impl Partition {
     /// It is being handed over, or goes back: nothing more goes out, and what is under way is to end.
     pub(super) fn is_closing(&self) -> bool {
         self.revoking || self.back != Back::No
+    }
+
+    /// Its receipts may be read again, for what was left out of them: everything before that is settled. `None`: not yet.
+    pub(super) fn reads_on(&mut self) -> Option<NextOffset> {
+        let horizon = self.seen.horizon().filter(|_| self.at_horizon && self.may_send() && self.window.is_empty())?;
+        if self.window.head().is_none_or(|head| head < horizon) {
+            self.window.skip_to(horizon);
+            self.ahead = true;
+        }
+        self.is_clean().then_some(horizon)
     }
 
     /// Nothing of it is left to be committed before it goes back; whether calls are out is the line's to say.

@@ -34,6 +34,9 @@ pub struct Settings {
     pub vendor_window: Option<Duration>,
     /// Delivery ids remembered for each partition.
     pub max_seen: usize,
+    /// Settled records of each partition that may come again, as far as a restore remembers them: past it the partition is
+    /// read in parts, and its receipts once for each.
+    pub max_beyond: usize,
     /// Parked records of each partition; past it a failing key stays in its place, and the window fills.
     pub max_open: usize,
     /// Receipts in one transaction.
@@ -104,6 +107,16 @@ pub enum Input {
         epoch: AssignmentEpoch,
         partitions: Vec<TopicPartition>,
     },
+    /// What is committed for a partition, looked up before its receipts are read. `next`: the group's stable offset.
+    ///
+    /// `rewound`: what that commit said of rewinds; `None`: it was not ours, or there is none.
+    Found {
+        at: TopicPartition,
+        epoch: AssignmentEpoch,
+        restore: u64,
+        next: Option<NextOffset>,
+        rewound: Option<Rewound>,
+    },
     /// Receipts of a partition were read, up to before `position`: at a restore, and from then on.
     Followed {
         at: TopicPartition,
@@ -112,15 +125,11 @@ pub enum Input {
         receipts: Vec<Followed>,
         position: i64,
     },
-    /// All receipts were read that were there. `next`: the group's stable committed offset, looked up before them.
-    ///
-    /// `rewound`: what that commit said of rewinds; `None`: it was not ours, or there is none.
+    /// All receipts were read that were there.
     Restored {
         at: TopicPartition,
         epoch: AssignmentEpoch,
         restore: u64,
-        next: Option<NextOffset>,
-        rewound: Option<Rewound>,
     },
     /// What operators want read again: of each partition the last order, those that were carried out among them.
     Rewinds(BTreeMap<TopicPartition, Rewind>),
@@ -272,6 +281,11 @@ pub enum Notice {
         at: TopicPartition,
         from: Option<NextOffset>,
         order: Rewind,
+    },
+    /// More was settled beyond the committed offset than is remembered: its receipts are read again from here on.
+    ReadOn {
+        at: TopicPartition,
+        from: NextOffset,
     },
     /// Something was still under way at the deadline.
     LetGo {

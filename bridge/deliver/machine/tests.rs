@@ -76,8 +76,9 @@ impl Bench {
                         let next = self.committed.as_ref().map_or(NextOffset::stored(10), |progress| progress.next);
                         let rewound = Some(self.committed.as_ref().map_or(Rewound::default(), |one| one.rewound));
                         self.restore = restore;
+                        inputs.push_back(Input::Found { at: at(), epoch, restore, next: Some(next), rewound });
                         inputs.push_back(self.read_receipts(0, epoch));
-                        inputs.push_back(Input::Restored { at: at(), epoch, restore, next: Some(next), rewound });
+                        inputs.push_back(Input::Restored { at: at(), epoch, restore });
                     }
                     Action::Start { next, .. } => {
                         let offset = |event: &Arrived| event.record.offset;
@@ -203,6 +204,7 @@ fn settings(guarantee: Guarantee) -> Settings {
         dedupe_window: Duration::from_secs(86_400),
         vendor_window: None,
         max_seen: 10_000,
+        max_beyond: 10_000,
         max_open: 1_000,
         max_transaction: 5_000,
         batch: None,
@@ -378,4 +380,58 @@ fn what_may_have_had_its_effect_before_a_rewind_parks_with_that_knowledge_even_b
     let parked = bench.receipts.iter().flatten().find(|one| one.offset == 11 && one.fate == Fate::Parked).unwrap();
     let since = parked.unsure_since.unwrap();
     assert!(since <= sent_at + Duration::from_secs(1), "{since:?} {sent_at:?}");
+}
+
+#[test]
+fn a_stretch_longer_than_is_remembered_is_read_in_parts_and_nothing_of_it_is_sent_again() {
+    let guarantee = Guarantee::AtLeastOnce;
+    let mut bench = Bench::new(guarantee);
+    bench.machine = Machine::new(Settings { max_beyond: 3, ..settings(guarantee) }, 1);
+    bench.epoch = 0;
+    bench.assign();
+    bench.append((0..12).map(|number| (u8::try_from(number).unwrap(), number)));
+    while bench.next < bench.events.len() {
+        bench.poll(4);
+        while !bench.calls.is_empty() {
+            let outcome = if bench.calls[0].1 == 20 { rejected() } else { Outcome::Delivered };
+            bench.answer(outcome);
+        }
+    }
+    bench.rewind(1, 10, false);
+    let mut again = vec![];
+    for _ in 0..12 {
+        assert!(bench.machine.most_remembered() <= 3 + 4);
+        bench.poll(4);
+        bench.tick();
+        while !bench.calls.is_empty() {
+            again.push(bench.answer(Outcome::Delivered).0);
+        }
+    }
+    assert_eq!(again, [20], "the others were delivered");
+    assert_eq!(bench.committed.as_ref().unwrap().next, NextOffset::stored(22));
+    assert!(bench.has_asked(|action| matches!(action, Action::Tell(Notice::ReadOn { .. }))));
+}
+
+#[test]
+fn a_stretch_whose_records_are_gone_is_read_on_all_the_same() {
+    let guarantee = Guarantee::AtLeastOnce;
+    let mut bench = Bench::new(guarantee);
+    bench.machine = Machine::new(Settings { max_beyond: 2, ..settings(guarantee) }, 1);
+    bench.epoch = 0;
+    bench.assign();
+    bench.append((0..6).map(|number| (u8::try_from(number).unwrap(), number)));
+    bench.poll(6);
+    while !bench.calls.is_empty() {
+        bench.answer(Outcome::Delivered);
+    }
+    bench.rewind(1, 10, false);
+    // Retention took the first ones meanwhile.
+    bench.events.drain(..4);
+    bench.next = 0;
+    for _ in 0..6 {
+        bench.poll(6);
+        bench.tick();
+    }
+    assert!(bench.calls.is_empty());
+    assert_eq!(bench.committed.as_ref().unwrap().next, NextOffset::stored(16));
 }

@@ -22,6 +22,7 @@ fn settings(events: usize) -> Settings {
         dedupe_window: Duration::from_secs(3_600),
         vendor_window: None,
         max_seen: 10_000,
+        max_beyond: 10_000,
         max_open: 1_000,
         max_transaction: 5_000,
         batch: Some(Batching { events, bytes: 1 << 20, linger: LINGER }),
@@ -49,7 +50,7 @@ impl Bench {
         let mut bench = Self { machine, now, offset: 0, parked, calls, settled, notices };
         let (at, epoch) = (at(), AssignmentEpoch(1));
         bench.step(Input::Assigned { epoch, partitions: vec![at.clone()] });
-        bench.step(Input::Restored { at, epoch, restore: 1, next: None, rewound: None });
+        bench.step(Input::Restored { at, epoch, restore: 1 });
         bench
     }
 
