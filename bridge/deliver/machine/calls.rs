@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::Turn;
 use super::batch::Batches;
-use super::partition::{Conclusion, Partition, Remembered};
+use super::outcomes::Conclusion;
+use super::partition::{Partition, Remembered};
 use super::step::{Action, CallId, Ended, Settings};
 use crate::config::Guarantee;
 use crate::deliver::breaker::{ActiveClock, Breaker, Gate};

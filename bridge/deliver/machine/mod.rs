@@ -23,6 +23,7 @@ mod back;
 mod batch;
 mod calls;
 mod leave;
+mod outcomes;
 mod partition;
 mod step;
 mod transact;

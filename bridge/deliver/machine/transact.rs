@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::partition::{Conclusion, Partition};
+use super::outcomes::Conclusion;
+use super::partition::Partition;
 use super::step::{Action, Ended, Notice, TxnId};
 use super::{Machine, Turn};
 use crate::deliver::retry;
