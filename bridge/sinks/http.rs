@@ -5,6 +5,7 @@
 
 mod batch;
 mod client;
+mod lines;
 mod sign;
 
 use std::time::Duration;
@@ -62,6 +63,7 @@ pub enum Error {
 /// An HTTP endpoint that takes events.
 #[derive(Debug)]
 pub struct Http {
+    /// The path that is called, and its query.
     uri: Uri,
     /// What every request carries; what is of one call stands there empty.
     headers: HeaderMap,
@@ -85,9 +87,10 @@ impl Http {
             None => None,
             Some(secret) => Some(Signer::new(secret.expose()).ok_or_else(|| Error::Secret { sink: name() })?),
         };
-        let (uri, headers) = target(url).ok_or_else(|| Error::Url { sink: name() })?;
+        let (to, headers) = target(url).ok_or_else(|| Error::Url { sink: name() })?;
+        let uri = to.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
         let concurrency = config.concurrency.max(1);
-        let client = Client::new(guard, concurrency, config.timeout);
+        let client = Client::new(guard, to, concurrency, config.timeout);
         let client = client.map_err(|source| Error::Client { sink: name(), source })?;
         Ok(Self { uri, headers, signer, concurrency, client, batch: None })
     }
@@ -134,7 +137,7 @@ impl Http {
     }
 
     /// Sends a signed body; gives what the status of its answer says, and what there is to read of the answer.
-    async fn post(&self, id: Uuid, content_type: HeaderValue, body: Vec<u8>) -> Result<(Outcome, Rest), Outcome> {
+    async fn post(&self, id: Uuid, content_type: HeaderValue, body: Vec<u8>) -> Result<(Outcome, Rest<'_>), Outcome> {
         let request = self.request(id, content_type, body.into(), clock::now_ms());
         let request = request.map_err(|error| Outcome::Misconfigured { reason: error.to_string() })?;
         let (status, headers, rest) = self.client.call(request).await?;

@@ -1,35 +1,24 @@
-//! The client: connections to one receiver, kept and used again. HTTP/1.1, as most receivers speak it.
+//! The client: connections to one receiver, kept and used again.
 //!
 //! It follows no redirect (that would carry the event to where nobody configured), asks no proxy of the environment (that
-//! would undo the egress rules) and repeats nothing: repeating is the loop's business, where it is counted and spaced.
+//! would undo the egress rules) and repeats nothing that was sent: repeating is the loop's business, where it is counted and
+//! spaced.
 
 use std::error::Error as StdError;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
-use hyper_tls::{HttpsConnector, MaybeHttpsStream};
-use hyper_util::client::legacy;
+use hyper_tls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use native_tls::TlsConnector;
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
-use tower_service::Service;
+use tokio::time::{Instant, timeout_at};
 
 use super::super::egress::{self, Guard};
+use super::lines::{BoxError, CONNECT_TIMEOUT, Failed, Line, Lines};
 use crate::outcome::Outcome;
-
-/// Opening a connection, its TLS included, takes a few round trips; a receiver that needs longer is not there.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long a connection that nobody uses is kept: longer than the usual pauses between events, and most receivers close it
-/// earlier themselves.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A connection whose peer has vanished is found out by probes, three of them, this far apart.
 const KEEPALIVE: Duration = Duration::from_secs(15);
@@ -39,18 +28,18 @@ const KEEPALIVE_PROBES: u32 = 3;
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
-type BoxError = Box<dyn StdError + Send + Sync>;
-
 #[derive(Debug, Clone)]
 pub(super) struct Client {
-    connections: legacy::Client<Patient, Full<Bytes>>,
+    /// The receiver: what of its address says where to connect to.
+    to: Uri,
+    lines: Lines,
     /// Of a call, from connecting to the last byte of its answer.
     timeout: Duration,
 }
 
 impl Client {
     /// `concurrency`: calls at once, each of which may leave its connection behind for the next.
-    pub(super) fn new(guard: Guard, concurrency: usize, timeout: Duration) -> Result<Self, native_tls::Error> {
+    pub(super) fn new(guard: Guard, to: Uri, concurrency: usize, timeout: Duration) -> Result<Self, native_tls::Error> {
         let mut tcp = HttpConnector::new_with_resolver(guard);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -62,34 +51,48 @@ impl Client {
         // So that one address of several which does not answer leaves time for the next.
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let tls = TlsConnector::new()?;
-        let connector = Patient(HttpsConnector::from((tcp, tls.into())));
-        let connections = legacy::Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(concurrency)
-            .build(connector);
-        Ok(Self { connections, timeout })
+        let lines = Lines::new(HttpsConnector::from((tcp, tls.into())), concurrency);
+        Ok(Self { to, lines, timeout })
     }
 
-    /// Sends a request; gives the head of its answer, and what is left to read of that.
-    pub(super) async fn call(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, HeaderMap, Rest), Outcome> {
+    /// Sends a request, whose target is a path; gives the head of its answer, and what is left to read of that.
+    pub(super) async fn call(
+        &self,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<(StatusCode, HeaderMap, Rest<'_>), Outcome> {
         let until = Instant::now() + self.timeout;
-        let answer = timeout_at(until, self.connections.request(request)).await;
-        let answer = answer.map_err(|_| Outcome::Unknown { reason: format!("no answer within {:?}", self.timeout) })?;
-        let (head, body) = answer.map_err(|error| classify(&error))?.into_parts();
-        Ok((head.status, head.headers, Rest { body, until }))
+        let too_late = || Outcome::Unknown { reason: format!("no answer within {:?}", self.timeout) };
+        loop {
+            let rested = self.lines.rested();
+            let may_be_stale = rested.is_some();
+            let mut line = if let Some(line) = rested {
+                line
+            } else {
+                let opened = timeout_at(until, self.lines.open(self.to.clone())).await;
+                opened.map_err(|_| too_late())?.map_err(|error| not_connected(&error))?
+            };
+            match line.ask(request, until).await {
+                Ok(answer) => {
+                    let (head, body) = answer.into_parts();
+                    return Ok((head.status, head.headers, Rest { body, line, lines: &self.lines }));
+                }
+                // Its peer had closed it while it rested, and nothing was sent.
+                Err(Failed::Unsent { request: unsent, .. }) if may_be_stale => request = *unsent,
+                Err(Failed::Unsent { error, .. } | Failed::Broken(error)) => return Err(no_answer(&error)),
+                Err(Failed::TooLate) => return Err(too_late()),
+            }
+        }
     }
 }
 
 /// What is left to read of an answer. Read to its end, its connection can be used again.
-pub(super) struct Rest {
+pub(super) struct Rest<'a> {
     body: Incoming,
-    /// When the call has to be over.
-    until: Instant,
+    line: Box<Line>,
+    lines: &'a Lines,
 }
 
-impl Rest {
+impl Rest<'_> {
     /// All of it; `None` where it is longer than `most` bytes, or broke off.
     pub(super) async fn read(mut self, most: usize) -> Option<Vec<u8>> {
         let mut read = Vec::new();
@@ -99,16 +102,18 @@ impl Rest {
             }
             read.extend_from_slice(&bytes);
         }
+        self.lines.rest(self.line);
         Some(read)
     }
 
     /// Reads it for the connection's sake, unless that is more work than another one. Whatever goes wrong changes nothing.
     pub(super) async fn pass_over(mut self, most: usize) {
         let mut read = 0;
-        while let Some(Some(bytes)) = self.next().await {
-            read += bytes.len();
-            if read > most {
-                return;
+        loop {
+            match self.next().await {
+                Some(Some(bytes)) if read + bytes.len() <= most => read += bytes.len(),
+                Some(None) => return self.lines.rest(self.line),
+                Some(Some(_)) | None => return,
             }
         }
     }
@@ -118,55 +123,38 @@ impl Rest {
         if self.body.is_end_stream() {
             return Some(None);
         }
-        match timeout_at(self.until, self.body.frame()).await.ok()? {
+        match self.line.frame(&mut self.body).await {
             None => Some(None),
             Some(frame) => Some(Some(frame.ok()?.into_data().unwrap_or_default())),
         }
     }
 }
 
-fn classify(error: &legacy::Error) -> Outcome {
-    let mut reason = None;
-    let mut next = error.source();
-    while let Some(cause) = next {
-        if let Some(blocked) = cause.downcast_ref::<egress::Error>() {
-            return Outcome::Misconfigured { reason: blocked.to_string() };
-        }
-        if cause.is::<native_tls::Error>() {
-            return Outcome::Misconfigured { reason: format!("TLS: {cause}") };
-        }
-        // The innermost says what happened.
-        reason = Some(cause.to_string());
-        next = cause.source();
-    }
-    let reason = reason.unwrap_or_else(|| "the request failed".into());
-    if error.is_connect() {
-        Outcome::Transient { reason }
-    } else {
-        // It was sent, or partly: the receiver may have taken it. The same `webhook-id` goes out again.
-        Outcome::Unknown { reason }
-    }
+/// Nothing was sent.
+fn not_connected(error: &BoxError) -> Outcome {
+    misconfigured(&**error).unwrap_or_else(|| Outcome::Transient { reason: innermost(&**error) })
 }
 
-/// Connects, and waits only so long for TCP and TLS together.
-#[derive(Debug, Clone)]
-struct Patient(HttpsConnector<HttpConnector<Guard>>);
+/// It was sent, or partly: the receiver may have taken it. The same `webhook-id` goes out again.
+fn no_answer(error: &hyper::Error) -> Outcome {
+    misconfigured(error).unwrap_or_else(|| Outcome::Unknown { reason: innermost(error) })
+}
 
-#[derive(Debug, thiserror::Error)]
-#[error("no connection within {CONNECT_TIMEOUT:?}")]
-struct TooSlow;
+/// What a person has to mend, where that is among an error's causes.
+fn misconfigured(error: &(dyn StdError + 'static)) -> Option<Outcome> {
+    causes(error).find_map(|cause| {
+        if let Some(blocked) = cause.downcast_ref::<egress::Error>() {
+            return Some(Outcome::Misconfigured { reason: blocked.to_string() });
+        }
+        cause.is::<native_tls::Error>().then(|| Outcome::Misconfigured { reason: format!("TLS: {cause}") })
+    })
+}
 
-impl Service<Uri> for Patient {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+/// The innermost cause says what happened.
+fn innermost(error: &(dyn StdError + 'static)) -> String {
+    causes(error).last().map_or_else(|| "the request failed".into(), ToString::to_string)
+}
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, to: Uri) -> Self::Future {
-        let connecting = self.0.call(to);
-        Box::pin(async move { timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| TooSlow)? })
-    }
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
 }

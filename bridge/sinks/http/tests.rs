@@ -126,9 +126,8 @@ pub(super) async fn receive_once(listener: TcpListener, end: &str, answer: Optio
 
 #[tokio::test]
 async fn an_event_arrives_signed_under_its_delivery_id() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let sink =
-        Http::new("crm", &config(format!("http://{}/hooks", listener.local_addr().unwrap())), &loopback()).unwrap();
+    let (sink, listener) = sink_at().await;
+    let host = listener.local_addr().unwrap().to_string();
     let delivery = delivery();
     let (outcome, request) = tokio::join!(
         sink.send(&delivery),
@@ -142,8 +141,7 @@ async fn an_event_arrives_signed_under_its_delivery_id() {
     let (id, timestamp) = (header("webhook-id").as_bytes(), header("webhook-timestamp").as_bytes());
     let expected = sink.signer.as_ref().unwrap().sign(id, timestamp, body.as_bytes());
     assert_eq!(header("webhook-signature").as_bytes(), expected);
-    let host = sink.uri.authority().unwrap().as_str();
-    assert_eq!((header("host"), header("content-length")), (host, body.len().to_string().as_str()));
+    assert_eq!((header("host"), header("content-length")), (host.as_str(), body.len().to_string().as_str()));
     assert_eq!(head.lines().next(), Some("POST /hooks HTTP/1.1"));
 }
 
@@ -222,6 +220,41 @@ async fn a_connection_is_used_again_once_its_answer_was_read() {
     let sender = async {
         for _ in 0..3 {
             assert_eq!(sink.send(&delivery).await, Outcome::Delivered);
+        }
+    };
+    tokio::join!(receiver, sender);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_while_it_rested_is_replaced_before_anything_is_sent() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let sink = Http::new("crm", &config(format!("http://{address}/")), &loopback()).unwrap();
+    let (closed, mut was_closed) = tokio::sync::mpsc::channel(1);
+    let receiver = async {
+        for _ in 0..3 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut buffer = [0; 4096];
+            let mut request = Vec::new();
+            while !request.ends_with(b"}}") {
+                let read = stream.read(&mut buffer).await.unwrap();
+                assert_ne!(read, 0, "it was closed");
+                request.extend_from_slice(&buffer[..read]);
+            }
+            assert_eq!(request.windows(4).filter(|bytes| bytes == b"POST").count(), 1);
+            // It promises to be there for the next one, and is not.
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            drop(stream);
+            closed.send(()).await.unwrap();
+        }
+    };
+    let delivery = delivery();
+    let sender = async {
+        for _ in 0..3 {
+            assert_eq!(sink.send(&delivery).await, Outcome::Delivered);
+            was_closed.recv().await.unwrap();
+            // The runtime looks at its sockets before it looks at its clock: then it has heard of it.
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
     tokio::join!(receiver, sender);
