@@ -19,7 +19,7 @@ use crate::deliver::{Verdict, dead, receipt};
 use crate::kafka::{self, Limits, Outgoing, Publisher};
 use crate::outcome::Outcome;
 use crate::replay::dead::{Letter, Letters, Standing};
-use crate::replay::receipts::Trails;
+use crate::replay::receipts::{Trails, Wanted};
 
 /// Records that are handed to Kafka before they are awaited: what fails leaves few behind it.
 const AT_ONCE: usize = 500;
@@ -150,7 +150,8 @@ fn trails(desk: &Desk, sink: &Sink, letters: &[Letter]) -> Result<Trails, Ended>
         return Ok(Trails::default());
     };
     let topics = letters.iter().map(|letter| letter.grave.origin_topic.as_str());
-    desk.trails(sink, topics, first_ms, letters.iter().map(|letter| letter.grave.delivery_id).collect())
+    let deliveries = letters.iter().map(|letter| letter.grave.delivery_id).collect();
+    desk.trails(sink, topics, first_ms, Wanted { deliveries, ..Wanted::default() })
 }
 
 /// Those that were asked for, with what is shown of them.

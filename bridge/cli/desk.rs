@@ -1,12 +1,11 @@
 //! What the commands of the way back have at hand: the configuration, Kafka, the registry; and how they end.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal as _, Write};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
-use uuid::Uuid;
 
 use super::check::logging;
 use super::{Common, Exit, report};
@@ -19,7 +18,7 @@ use crate::deliver::receipt;
 use crate::expr::{self, Json, Program};
 use crate::kafka::peek::Begin;
 use crate::kafka::{self, Client, Record};
-use crate::replay::receipts::{Receipts, Trails};
+use crate::replay::receipts::{Receipts, Trails, Wanted};
 use crate::replay::{TooMany, receipts};
 use crate::schema::registry::{self, Registry};
 
@@ -200,7 +199,7 @@ impl Desk {
         sink: &Sink,
         events: impl IntoIterator<Item = &'t str>,
         first_ms: i64,
-        wanted: HashSet<Uuid>,
+        wanted: Wanted,
     ) -> Result<Trails, Ended> {
         let since_ms = first_ms - i64::try_from(CLOCKS.as_millis()).unwrap_or_default();
         let receipts = self.receipts(sink, events, since_ms)?;

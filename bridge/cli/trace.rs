@@ -16,7 +16,7 @@ use crate::clock;
 use crate::config::units::parse_duration;
 use crate::config::{Sink, SinkKind};
 use crate::event::Identity;
-use crate::replay::receipts::Trails;
+use crate::replay::receipts::{Trails, Wanted};
 use crate::sinks::postgres::Postgres;
 
 pub(super) const EXAMPLES: &str = "\
@@ -29,7 +29,8 @@ Examples:
   hookbridge trace evt_1P4x --json | jq '.sinks[] | {sink, state}'
 
 States at a sink: delivered, skipped, dead, parked, requeued, intent (about to be sent), in the database, \
-or waiting (nothing is known yet).
+or waiting (nothing is known yet). What `sink rewind --again` delivered anew, under another delivery id, \
+stands below as \"again\".
 
 Exit codes: 0 fine, 1 it was not found, or is dead at a sink or still in quarantine, 2 usage, \
 69 Kafka, the registry or a database cannot be reached, 78 configuration";
@@ -100,11 +101,16 @@ fn at_sinks(desk: &Desk, events: &[Event], err: &mut dyn Write) -> Result<Vec<At
         let trails = receipts(desk, sink, events, &wanted)?;
         for (place, id) in wanted {
             let Some(event) = events.get(place) else { continue };
+            let again = trails.again((&event.topic, event.partition, event.offset), id);
             let mut at_sink = AtSink::new(sink, event, id, trails.of(id).to_vec());
             if let SinkKind::Postgres(postgres) = &sink.kind {
                 ask(desk, sink, postgres, event, &mut at_sink, err)?;
             }
             all.push(at_sink);
+            all.extend(again.into_iter().filter_map(|stages| {
+                let id = stages.first()?.delivery_id;
+                Some(AtSink::new(sink, event, id, stages.to_vec()).once_more())
+            }));
         }
     }
     Ok(all)
@@ -118,8 +124,10 @@ fn delivery_id(event: &Event, sink: &str) -> Uuid {
 fn receipts(desk: &Desk, sink: &Sink, events: &[Event], wanted: &[(usize, Uuid)]) -> Result<Trails, Ended> {
     let of_sink = wanted.iter().filter_map(|(place, _)| events.get(*place));
     let first_ms = of_sink.clone().filter_map(|event| event.written_ms).min().unwrap_or_else(clock::now_ms);
-    let topics = of_sink.map(|event| event.topic.as_str());
-    desk.trails(sink, topics, first_ms, wanted.iter().map(|(_, id)| *id).collect())
+    let topics = of_sink.clone().map(|event| event.topic.as_str());
+    let origins = of_sink.map(|event| (event.topic.clone(), event.partition, event.offset)).collect();
+    let deliveries = wanted.iter().map(|(_, id)| *id).collect();
+    desk.trails(sink, topics, first_ms, Wanted { deliveries, origins })
 }
 
 /// The database knows what a missing receipt does not say.

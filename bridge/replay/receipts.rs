@@ -31,7 +31,7 @@ pub struct Stage {
     /// Of the receipt.
     pub offset: i64,
     pub delivery_id: Uuid,
-    pub origin: (String, i32, i64),
+    pub origin: Origin,
     pub outcome: ReceiptOutcome,
     pub reason: String,
     pub message: String,
@@ -55,6 +55,29 @@ impl Stage {
             received_at: receipt.received_at,
             settled_at: receipt.settled_at,
         }
+    }
+
+    fn place(&self) -> (&str, i32, i64) {
+        let (topic, partition, offset) = &self.origin;
+        (topic, *partition, *offset)
+    }
+}
+
+/// Where an event stands: topic, partition, offset.
+pub type Origin = (String, i32, i64);
+
+/// Which receipts are looked for: those of these deliveries, and whatever was written for the events at these places, under
+/// whichever delivery id (`sink rewind --again` gives new ones).
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    pub deliveries: HashSet<Uuid>,
+    pub origins: HashSet<Origin>,
+}
+
+impl Wanted {
+    fn has(&self, delivery_id: Uuid, (topic, partition, offset): (&str, i32, i64)) -> bool {
+        self.deliveries.contains(&delivery_id)
+            || (!self.origins.is_empty() && self.origins.contains(&(topic.to_owned(), partition, offset)))
     }
 }
 
@@ -83,12 +106,12 @@ impl Receipts {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn of(&self, wanted: HashSet<Uuid>, mut tell: impl FnMut(u64)) -> Result<Trails, Error> {
+    pub async fn of(&self, wanted: Wanted, mut tell: impl FnMut(u64)) -> Result<Trails, Error> {
         let mut trails = Trails::default();
         let mut kept = 0;
         let of_interest = wanted.clone();
         self.each(
-            move |id| of_interest.contains(&id),
+            move |id, origin| of_interest.has(id, origin),
             |stage| {
                 kept += 1;
                 trails.0.entry(stage.delivery_id).or_default().push(stage);
@@ -112,7 +135,7 @@ impl Receipts {
         let mut open: HashMap<Uuid, ReceiptOutcome> = HashMap::new();
         let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
         self.each(
-            |_| true,
+            |_, _| true,
             |stage| {
                 let is_final = matches!(stage.outcome, ReceiptOutcome::Delivered | ReceiptOutcome::Skipped);
                 if is_final {
@@ -134,7 +157,7 @@ impl Receipts {
 
     async fn each(
         &self,
-        wanted: impl Fn(Uuid) -> bool + Clone + Send + 'static,
+        wanted: impl Fn(Uuid, (&str, i32, i64)) -> bool + Clone + Send + 'static,
         mut take: impl FnMut(Stage) -> Result<(), Error>,
         tell: &mut impl FnMut(u64),
     ) -> Result<(), Error> {
@@ -154,7 +177,7 @@ impl Receipts {
                             Found::Stage(stage) => Some(stage),
                             Found::Other(offset, value) => other(&decoder, offset, &value).await?,
                         };
-                        if let Some(stage) = stage.filter(|stage| wanted(stage.delivery_id)) {
+                        if let Some(stage) = stage.filter(|stage| wanted(stage.delivery_id, stage.place())) {
                             take(stage)?;
                         }
                     }
@@ -170,10 +193,13 @@ impl Receipts {
 }
 
 /// What is no receipt is left out, with a word in the log.
-fn found(schema_id: u32, record: &Glimpse<'_>, wanted: &impl Fn(Uuid) -> bool) -> Option<Found> {
+fn found(schema_id: u32, record: &Glimpse<'_>, wanted: &impl Fn(Uuid, (&str, i32, i64)) -> bool) -> Option<Found> {
     let value = record.value()?;
     match Receipt::decode(schema_id, value) {
-        Ok(receipt) => wanted(receipt.delivery_id).then(|| Found::Stage(Stage::new(record.offset(), &receipt))),
+        Ok(receipt) => {
+            let origin = (receipt.origin_topic, receipt.origin_partition, receipt.origin_offset);
+            wanted(receipt.delivery_id, origin).then(|| Found::Stage(Stage::new(record.offset(), &receipt)))
+        }
         Err(receipt::Error::OtherSchema { .. }) => Some(Found::Other(record.offset(), value.to_vec())),
         Err(error) => {
             let (topic, partition, offset) = (record.topic(), record.partition(), record.offset());
@@ -202,5 +228,15 @@ impl Trails {
     #[must_use]
     pub fn of(&self, delivery_id: Uuid) -> &[Stage] {
         self.0.get(&delivery_id).map_or(&[], Vec::as_slice)
+    }
+
+    /// What was delivered of the event at `origin` under other ids than its first one, oldest first.
+    #[must_use]
+    pub fn again(&self, origin: (&str, i32, i64), first: Uuid) -> Vec<&[Stage]> {
+        let begins = |stages: &&[Stage]| stages.first().map(|stage| (stage.settled_at, stage.delivery_id));
+        let others = self.0.iter().filter(|(id, _)| **id != first).map(|(_, stages)| stages.as_slice());
+        let mut again: Vec<_> = others.filter(|stages| stages.iter().any(|stage| stage.place() == origin)).collect();
+        again.sort_by_key(begins);
+        again
     }
 }

@@ -106,6 +106,14 @@ async fn a_rewind_calls_for_what_was_not_delivered_and_with_again_for_everything
     }
     assert_eq!(again.len(), 3);
     assert!(again.values().all(|order| *order == [0, 1, 2, 3, 4]), "in order: {again:?}");
+
+    let traced = with(&bridge.setup, &["trace", "good-3", "--json"]).await;
+    assert_eq!(traced.code, Some(0), "{}{}", traced.out, traced.err);
+    let traced: serde_json::Value = serde_json::from_str(&traced.out).unwrap();
+    let states: Vec<_> = traced["sinks"].as_array().unwrap().iter().map(|one| (&one["state"], &one["again"])).collect();
+    assert_eq!(states, [(&"delivered".into(), &false.into()), (&"delivered".into(), &true.into())], "{traced}");
+    let told = with(&bridge.setup, &["trace", "good-3"]).await;
+    assert!(told.out.contains("delivered, again"), "{}", told.out);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

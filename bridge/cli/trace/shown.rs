@@ -21,6 +21,8 @@ pub(super) struct AtSink {
     place: (String, i32, i64),
     pub(super) delivery_id: Uuid,
     stages: Vec<Stage>,
+    /// A rewind with `--again` gave it another id.
+    again: bool,
     /// In the sink's database.
     pub(super) rows: Vec<Seen>,
     /// The database could not be asked.
@@ -30,7 +32,12 @@ pub(super) struct AtSink {
 impl AtSink {
     pub(super) fn new(sink: &Sink, event: &Event, delivery_id: Uuid, stages: Vec<Stage>) -> Self {
         let place = (event.topic.clone(), event.partition, event.offset);
-        Self { sink: sink.name.clone(), place, delivery_id, stages, rows: Vec::new(), unavailable: false }
+        Self { sink: sink.name.clone(), place, delivery_id, stages, again: false, rows: Vec::new(), unavailable: false }
+    }
+
+    /// It is of the same event, under another delivery id.
+    pub(super) fn once_more(self) -> Self {
+        Self { again: true, ..self }
     }
 
     /// By the database, else by its last receipt.
@@ -85,7 +92,7 @@ impl Trace<'_> {
             });
             json!({
                 "sink": one.sink, "state": one.state(), "delivery_id": one.delivery_id.to_string(),
-                "origin": { "topic": topic, "partition": partition, "offset": offset },
+                "again": one.again, "origin": { "topic": topic, "partition": partition, "offset": offset },
                 "receipts": one.stages.iter().map(stage_json).collect::<Vec<Value>>(), "rows": rows.collect::<Vec<_>>(),
             })
         };
@@ -116,7 +123,8 @@ impl Trace<'_> {
             }
             let place = (event.topic.clone(), event.partition, event.offset);
             for sink in self.sinks.iter().filter(|sink| sink.place == place) {
-                line(&sink.sink, sink.state())?;
+                let again = if sink.again { ", again" } else { "" };
+                line(&sink.sink, &format!("{}{again}", sink.state()))?;
                 for stage in &sink.stages {
                     line("", &stage_line(stage))?;
                 }
