@@ -391,6 +391,8 @@ pub enum Ddl {
 pub struct Http {
     /// Its path may be a secret of its own: `Debug` shows the scheme and host only.
     pub url: String,
+    /// Sent with every request, by names in lower case; any may be a secret.
+    pub headers: BTreeMap<String, Secret>,
     /// Standard Webhooks secret that requests are signed with.
     pub standard_webhooks: Option<Secret>,
     pub concurrency: usize,
@@ -431,6 +433,7 @@ impl fmt::Debug for Http {
         let path = self.url[origin_ends..].find(['/', '?', '#']).map_or(self.url.len(), |at| origin_ends + at);
         f.debug_struct("Http")
             .field("origin", &&self.url[..path])
+            .field("headers", &self.headers)
             .field("standard_webhooks", &self.standard_webhooks)
             .field("concurrency", &self.concurrency)
             .field("timeout", &self.timeout)

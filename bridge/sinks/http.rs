@@ -46,6 +46,8 @@ pub enum Error {
     Url { sink: String },
     #[error("sink {sink}: sign.standard_webhooks is not base64, with or without whsec_ before it")]
     Secret { sink: String },
+    #[error("sink {sink}: the header {name} cannot be sent")]
+    Header { sink: String, name: String },
     #[error("sink {sink}: its address is refused")]
     Egress {
         sink: String,
@@ -87,8 +89,14 @@ impl Http {
             None => None,
             Some(secret) => Some(Signer::new(secret.expose()).ok_or_else(|| Error::Secret { sink: name() })?),
         };
-        let (to, headers) = target(url).ok_or_else(|| Error::Url { sink: name() })?;
+        let (to, mut headers) = target(url).ok_or_else(|| Error::Url { sink: name() })?;
         let uri = to.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
+        for (header, value) in &config.headers {
+            let read = HeaderName::from_bytes(header.as_bytes()).ok().zip(HeaderValue::from_str(value.expose()).ok());
+            let (name, mut value) = read.ok_or_else(|| Error::Header { sink: name(), name: header.clone() })?;
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
         let concurrency = config.concurrency.max(1);
         let client = Client::new(guard, to, concurrency, config.timeout);
         let client = client.map_err(|source| Error::Client { sink: name(), source })?;

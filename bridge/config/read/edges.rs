@@ -127,6 +127,12 @@ fn librdkafka(field: &Field<'_>) -> BTreeMap<String, Secret> {
             if name == "message.timeout.ms" && !is_give_up(text.expose()) {
                 value.error("is not within 5000 to 300000: a record that is never given up is awaited for ever");
             }
+            if matches!(name, "compression.type" | "compression.codec") && text.expose() == "zstd" {
+                value.error_with_hint(
+                    "is `zstd`, which this build of librdkafka cannot do",
+                    "write `lz4` (the default), `snappy`, `gzip` or `none`, and set no topic's own `compression.type` to zstd",
+                );
+            }
             if name == "enable.ssl.certificate.verification" && text.expose() == "false" {
                 value.warning("anybody on the way can pose as the broker", "set `ssl.ca.location` instead");
             }

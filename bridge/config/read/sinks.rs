@@ -1,5 +1,6 @@
 //! `sinks`: where events go.
 
+mod headers;
 pub(crate) mod postgres_url;
 
 use std::collections::BTreeMap;
@@ -269,6 +270,7 @@ fn http(map: &mut Map<'_>, guarantee: Option<Guarantee>) -> Http {
     Http {
         batch: map.field("batch").optional_map(|batch| self::batch(batch, guarantee)),
         url: map.required("url").parsed_unseen(http_url).unwrap_or_default(),
+        headers: headers::headers(&map.field("headers")),
         standard_webhooks: map.field("sign").map(|sign| sign.field("standard_webhooks").secret()),
         concurrency: map.field("concurrency").number_or(CONCURRENCY, &CONCURRENCIES),
         timeout: map.field("timeout").duration_or(TIMEOUT, &TIMEOUTS),
@@ -287,12 +289,12 @@ fn batch(map: &mut Map<'_>, guarantee: Option<Guarantee>) -> Batch {
 }
 
 fn batch_body(field: &Field<'_>, guarantee: Option<Guarantee>) -> BatchBody {
-    let Some(Expr { text, at }) = field.expr() else { return BatchBody::Array };
-    match text.trim() {
-        "array" => return BatchBody::Array,
-        "lines" => return BatchBody::Lines,
+    match field.written_text().map(str::trim) {
+        Some("array") => return BatchBody::Array,
+        Some("lines") => return BatchBody::Lines,
         _ => {}
     }
+    let Some(Expr { text, at }) = field.expr() else { return BatchBody::Array };
     if guarantee == Some(Guarantee::EffectivelyOnce) && !may_keep_ids(&text) {
         field.warning(
             "leaves out each event's `.id`, by which the receiver would know it again",

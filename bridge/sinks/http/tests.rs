@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use uuid::Uuid;
@@ -21,6 +23,7 @@ pub(super) fn delivery() -> Delivery {
 fn config(url: String) -> config::Http {
     config::Http {
         url,
+        headers: BTreeMap::new(),
         standard_webhooks: Some(Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")),
         concurrency: 1,
         pacing: config::Pacing::default(),
@@ -125,9 +128,15 @@ pub(super) async fn receive_once(listener: TcpListener, end: &str, answer: Optio
 }
 
 #[tokio::test]
-async fn an_event_arrives_signed_under_its_delivery_id() {
-    let (sink, listener) = sink_at().await;
+async fn an_event_arrives_signed_under_its_delivery_id_with_the_headers_of_the_file() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap().to_string();
+    let headers = [("authorization", "Bearer t0p"), ("user-agent", "shop/1"), ("x-tenant", "eu")];
+    let headers = headers.map(|(name, value)| (name.to_owned(), Secret::new(value))).into();
+    let config = config::Http { headers, ..config(format!("http://{}/hooks", listener.local_addr().unwrap())) };
+    assert!(!format!("{config:?}").contains("t0p"));
+    let sink = Http::new("crm", &config, &loopback()).unwrap();
+    assert!(!format!("{sink:?}").contains("t0p"));
     let delivery = delivery();
     let (outcome, request) = tokio::join!(
         sink.send(&delivery),
@@ -138,6 +147,9 @@ async fn an_event_arrives_signed_under_its_delivery_id() {
     let header = |name: &str| head.lines().find_map(|line| line.strip_prefix(&format!("{name}: "))).unwrap();
     assert_eq!(header("webhook-id"), "00000000-0000-0000-0000-000000000000");
     assert_eq!(header("content-type"), "application/json");
+    assert_eq!((header("authorization"), header("x-tenant")), ("Bearer t0p", "eu"));
+    assert_eq!(head.matches("user-agent: ").count(), 1, "the file's own takes the place of ours");
+    assert_eq!(header("user-agent"), "shop/1");
     let (id, timestamp) = (header("webhook-id").as_bytes(), header("webhook-timestamp").as_bytes());
     let expected = sink.signer.as_ref().unwrap().sign(id, timestamp, body.as_bytes());
     assert_eq!(header("webhook-signature").as_bytes(), expected);
