@@ -56,7 +56,7 @@ pub struct CompiledSink {
 /// # Errors
 /// Every problem found, sorted by line.
 pub fn read(file: &Path, env: &dyn Environment) -> Result<Compiled, Vec<Problem>> {
-    let loaded = config::load(file, env).map_err(|problems| problems.all)?;
+    let loaded = config::load(file, env).map_err(|problems| everything(&problems))?;
     for warning in &loaded.warnings {
         tracing::warn!(line = warning.at.line, path = %warning.at.path, "{}", warning.message);
     }
@@ -66,6 +66,19 @@ pub fn read(file: &Path, env: &dyn Environment) -> Result<Compiled, Vec<Problem>
         return Err(refusals.collect());
     }
     compile(loaded.config, &loaded.file)
+}
+
+/// What is wrong with a file that could not be read, its expressions included.
+#[must_use]
+pub fn everything(problems: &config::Problems) -> Vec<Problem> {
+    let mut found = Found { file: &problems.file, problems: problems.all.clone() };
+    for expr in &problems.expressions {
+        if let Err(problems) = Program::compile(&expr.text) {
+            found.expression(expr, problems);
+        }
+    }
+    found.problems.sort_by_key(|problem| (problem.at.line, problem.at.column));
+    found.problems
 }
 
 /// Compiles all of it, or names every problem. `file` is what the configuration is called in messages.
@@ -184,4 +197,31 @@ fn sinks(config: &Config, events: &BTreeMap<String, CompiledEvent>, found: &mut 
 fn program(expr: Option<&Expr>, found: &mut Found<'_>) -> Option<Arc<Program>> {
     let expr = expr?;
     Program::compile(&expr.text).map(Arc::new).map_err(|problems| found.expression(expr, problems)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broken_expressions_are_told_beside_other_mistakes_in_the_order_of_the_lines() {
+        let text = "
+kafka: { bootstrap_servers: nowhere }
+events:
+  bought: { category: c, owner: o, key: .customer_id | nonsense }
+sinks:
+  crm: { type: http, url: \"https://x.example\", events: [sold], purpose: p, where: .country == , map: \"{a: now}\" }
+";
+        let problems = config::parse(Path::new("h.yaml"), text, &config::Process).unwrap_err();
+        let told: Vec<(usize, String)> =
+            everything(&problems).into_iter().map(|problem| (problem.at.line, problem.at.path)).collect();
+        let places = [
+            (2, "kafka.bootstrap_servers"),
+            (4, "events.bought.key"),
+            (6, "sinks.crm.events[0]"),
+            (6, "sinks.crm.where"),
+            (6, "sinks.crm.map"),
+        ];
+        assert_eq!(told, places.map(|(line, path)| (line, path.to_owned())));
+    }
 }

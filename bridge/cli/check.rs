@@ -19,7 +19,7 @@ Exit codes: 0 nothing is wrong with it (there may be warnings; a part that this 
 pub(super) fn check(common: &Common, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Exit> {
     let loaded = match config::load(&common.config, &config::Process) {
         Ok(loaded) => loaded,
-        Err(problems) => return print(common, &problems.all, out).map(|()| Exit::Config),
+        Err(problems) => return print(common, &compile::everything(&problems), out).map(|()| Exit::Config),
     };
     let config = &loaded.config;
     let summary = [("event", config.events.len()), ("source", config.sources.len()), ("sink", config.sinks.len())]

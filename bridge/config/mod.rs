@@ -59,7 +59,7 @@ pub struct Loaded {
 pub fn load(path: &Path, env: &dyn Environment) -> Result<Loaded, Problems> {
     let refuse = |message: String| {
         let problem = Problem::error(path, Location::default(), message);
-        Problems { file: path.to_owned(), all: vec![problem] }
+        Problems { file: path.to_owned(), all: vec![problem], expressions: Vec::new() }
     };
     let unread = |error: std::io::Error| {
         let mut problems = refuse(format!("cannot be read: {error}"));
@@ -104,7 +104,7 @@ pub fn parse(path: &Path, text: &str, env: &dyn Environment) -> Result<Loaded, P
         }),
         _ => {
             let all = sorted(findings.problems.into_iter().chain(findings.not_built).collect());
-            Err(Problems { file: path.to_owned(), all })
+            Err(Problems { file: path.to_owned(), all, expressions: findings.expressions })
         }
     }
 }
@@ -125,7 +125,7 @@ pub(crate) fn description<T: DeserializeOwned>(name: &Path, text: &str) -> Resul
     let findings = reader.finish();
     match read {
         Some(read) if !findings.has_errors() => Ok(read),
-        _ => Err(Problems { file: name.to_owned(), all: sorted(findings.problems) }),
+        _ => Err(Problems { file: name.to_owned(), all: sorted(findings.problems), expressions: findings.expressions }),
     }
 }
 

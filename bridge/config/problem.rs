@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
-use super::Location;
+use super::{Expr, Location};
 
 /// How much a problem stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,10 +93,12 @@ impl Serialize for Problem {
 }
 
 /// Everything that is wrong with one file, at once, sorted by line. At least one of them is an error.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Problems {
     pub file: PathBuf,
     pub all: Vec<Problem>,
+    /// The file's expressions, which nobody has compiled: what is wrong with them can be told beside the rest.
+    pub expressions: Vec<Expr>,
 }
 
 impl Problems {

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::problem::nearest;
 use super::yaml::{Entry, Fault, Mark, Node};
-use super::{Environment, Location, MAX_PROBLEMS, Problem, Severity};
+use super::{Environment, Expr, Location, MAX_PROBLEMS, Problem, Severity};
 
 mod field;
 
@@ -27,6 +27,7 @@ pub(super) struct Reader<'a> {
 struct Notes {
     problems: Vec<Problem>,
     not_built: Vec<Problem>,
+    expressions: Vec<Expr>,
     unknown: BTreeMap<Mark, Unknown>,
     /// Every key that was asked for, as a shape: `sources.<name>.events[].when`.
     known: BTreeSet<String>,
@@ -44,6 +45,8 @@ struct Unknown {
 pub(super) struct Findings {
     pub problems: Vec<Problem>,
     pub not_built: Vec<Problem>,
+    /// As they are written; nobody has compiled them yet.
+    pub expressions: Vec<Expr>,
     #[cfg_attr(not(test), expect(dead_code, reason = "the reference in docs/ is held against it"))]
     pub known: BTreeSet<String>,
 }
@@ -72,13 +75,13 @@ impl<'a> Reader<'a> {
 
     /// Ends the reading. Unknown keys are judged only now, when it is known where they would have been right.
     pub(super) fn finish(self) -> Findings {
-        let Notes { mut problems, not_built, unknown, known } = self.notes.into_inner();
+        let Notes { mut problems, not_built, expressions, unknown, known } = self.notes.into_inner();
         for (at, Unknown { path, key, holder, siblings }) in unknown.into_iter().take(MAX_PROBLEMS) {
             let hint = unknown_key_hint(&key, &holder, &siblings, &known);
             let at = Location { line: at.line, column: at.column, path };
             problems.push(Problem::error(self.file, at, format!("unknown key `{key}`")).with_hint(hint));
         }
-        Findings { problems, not_built, known }
+        Findings { problems, not_built, expressions, known }
     }
 }
 

@@ -189,7 +189,9 @@ impl<'r> Field<'r> {
             self.error("is empty");
             return None;
         }
-        Some(Expr { text: text.to_owned(), at: self.location() })
+        let expr = Expr { text: text.to_owned(), at: self.location() };
+        self.reader.notes.borrow_mut().expressions.push(expr.clone());
+        Some(expr)
     }
 
     /// Whatever `parse` makes of the text; its error is a clause that does not repeat the text.
