@@ -29,6 +29,26 @@ pub enum Error {
     Undefined { name: String },
 }
 
+/// How a UUID lies in a datum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UuidForm {
+    Text,
+    /// Its sixteen bytes: of another size a `fixed` is no UUID to the Avro library.
+    Fixed,
+    /// Not in the specification, but what apache-avro before 0.22 wrote for a fixed.
+    Bytes,
+}
+
+impl From<&UuidSchema> for UuidForm {
+    fn from(schema: &UuidSchema) -> Self {
+        match schema {
+            UuidSchema::String => Self::Text,
+            UuidSchema::Bytes => Self::Bytes,
+            UuidSchema::Fixed(_) => Self::Fixed,
+        }
+    }
+}
+
 /// Refuses a schema under which a few bytes can cost any amount of stack or memory.
 pub fn check(schema: &Schema) -> Result<(), Error> {
     let cost = Measure::default().measure(schema)?;

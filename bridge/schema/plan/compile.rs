@@ -8,9 +8,10 @@ use apache_avro::Schema;
 use apache_avro::schema::{Alias, InnerDecimalSchema, Name, RecordSchema, UnionSchema, UuidSchema};
 use serde_json::Value;
 
+use super::super::shape::UuidForm;
 use super::Error;
 use super::default;
-use super::shape::{Branch, Decimal, Field, Names, Node, Record, Union, Unit, UuidForm};
+use super::shape::{Branch, Decimal, Field, Names, Node, Record, Union, Unit};
 use crate::config::UnknownFields;
 
 /// The attribute, on a field or on its map, that says: unknown fields of this record go here.
@@ -106,11 +107,10 @@ impl<'s> Compiler<'s> {
                     }
                 }
             }
-            Schema::Uuid(UuidSchema::String) => Node::Uuid(UuidForm::Text),
-            Schema::Uuid(UuidSchema::Bytes) => Node::Uuid(UuidForm::Bytes),
             Schema::Uuid(UuidSchema::Fixed(fixed)) => {
                 self.define(schema, &fixed.name, fixed.aliases.as_deref(), &Shared::Fixed(FixedForm::Uuid))
             }
+            Schema::Uuid(uuid) => Node::Uuid(uuid.into()),
             // Its scale lies in the datum, and readers of other languages mostly do not know it.
             Schema::BigDecimal => return Err(self.unsupported("logical type big-decimal: write decimal, with a scale")),
             Schema::Date => Node::Date,

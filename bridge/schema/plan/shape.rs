@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::super::shape::UuidForm;
+
 pub(super) use crate::calendar::Unit;
 
 /// One place in the schema. Named types that are used twice are shared, so a plan never grows beyond its schema.
@@ -31,15 +33,6 @@ pub(super) enum Node {
     TimeMicros,
     Timestamp(Unit),
     LocalTimestamp(Unit),
-}
-
-/// How a UUID lies in the datum.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum UuidForm {
-    Text,
-    Fixed,
-    /// Not in the specification, but what apache-avro before 0.22 wrote for a fixed.
-    Bytes,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -1,9 +1,10 @@
 //! What is written, and what is wrong: the datum as it grows, the violations, and how a scalar becomes bytes.
 
+use super::super::shape::UuidForm;
 use super::number::{double, float, ranged};
 use super::pointer::{MAX_DEPTH, Path, nesting};
 use super::record::Scratch;
-use super::shape::{Node, Union, Unit, UuidForm};
+use super::shape::{Node, Union, Unit};
 use super::{Reason, Refused, Violation, Violations, Warnings, decimal};
 use crate::calendar;
 use crate::config::UnknownFields;

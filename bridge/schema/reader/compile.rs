@@ -6,7 +6,7 @@ use std::sync::Arc;
 use apache_avro::Schema;
 use apache_avro::schema::{Alias, FixedSchema, InnerDecimalSchema, Name, RecordSchema, UuidSchema};
 
-use super::super::shape::Error;
+use super::super::shape::{Error, UuidForm};
 use super::text;
 use crate::calendar::Unit;
 
@@ -43,14 +43,6 @@ pub(super) enum Node {
     Timestamp(Unit),
     LocalTimestamp(Unit),
     Duration(usize),
-}
-
-/// How a UUID lies in the datum.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum UuidForm {
-    Text,
-    Bytes,
-    Fixed(usize),
 }
 
 #[derive(Debug)]
@@ -111,9 +103,8 @@ impl Compiler {
                 }
             },
             Schema::BigDecimal => Node::BigDecimal,
-            Schema::Uuid(UuidSchema::String) => Node::Uuid(UuidForm::Text),
-            Schema::Uuid(UuidSchema::Bytes) => Node::Uuid(UuidForm::Bytes),
-            Schema::Uuid(UuidSchema::Fixed(fixed)) => self.fixed(fixed, Node::Uuid(UuidForm::Fixed(fixed.size))),
+            Schema::Uuid(UuidSchema::Fixed(fixed)) => self.fixed(fixed, Node::Uuid(UuidForm::Fixed)),
+            Schema::Uuid(uuid) => Node::Uuid(uuid.into()),
             Schema::Date => Node::Date,
             Schema::TimeMillis => Node::TimeMillis,
             Schema::TimeMicros => Node::TimeMicros,

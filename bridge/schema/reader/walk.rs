@@ -7,7 +7,8 @@ use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
 use uuid::Uuid;
 
-use super::compile::{Node, Record, UuidForm};
+use super::super::shape::UuidForm;
+use super::compile::{Node, Record};
 use super::{Error, MAX_DEPTH, MAX_TEXT, text};
 use crate::calendar::{self, Unit};
 
@@ -243,7 +244,7 @@ impl<'d, 'o> Walk<'d, 'o> {
         let uuid = match form {
             UuidForm::Text => Uuid::try_parse(self.string()?),
             UuidForm::Bytes => Uuid::from_slice(self.prefixed()?),
-            UuidForm::Fixed(size) => Uuid::from_slice(self.take(size)?),
+            UuidForm::Fixed => Uuid::from_slice(self.take(size_of::<Uuid>())?),
         };
         let uuid = uuid.map_err(|_| self.wrong("a UUID"))?;
         let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
