@@ -22,6 +22,7 @@ pub mod clock;
 pub mod event;
 pub mod metrics;
 pub mod outcome;
+mod patience;
 #[cfg(feature = "seeded-bugs")]
 mod seeded;
 

@@ -19,6 +19,7 @@ use crate::config::{self, Config, SinkKind};
 use crate::control;
 use crate::deliver::{dead, receipt};
 use crate::kafka::{self, Cleanup, Client, TopicPlan, preflight};
+use crate::patience;
 use crate::schema::EventSchema;
 use crate::schema::registry::{self, Registry};
 use crate::sinks;
@@ -96,30 +97,23 @@ pub(super) async fn own_schemas(config: &Config, registry: &Registry) -> Result<
 pub(super) async fn patiently<T, E, F>(
     part: &str,
     readiness: &Readiness,
-    mut ask: impl FnMut() -> F,
+    ask: impl FnMut() -> F,
     may_pass: impl Fn(&E) -> bool,
 ) -> Result<T, E>
 where
     F: Future<Output = Result<T, E>>,
     E: std::error::Error + 'static,
 {
-    loop {
-        match ask().await {
-            Ok(answer) => {
-                if readiness.well(part) {
-                    tracing::info!(part, "it is there");
-                }
-                return Ok(answer);
-            }
-            Err(error) if may_pass(&error) => {
-                if readiness.amiss(part, &error.to_string()) {
-                    tracing::warn!(part, error = chain(&error), "waiting");
-                }
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-            Err(error) => return Err(error),
+    let tell = |error: &E, what: &str| {
+        if readiness.amiss(part, &error.to_string()) {
+            tracing::warn!(part, error = what, "waiting");
         }
+    };
+    let answer = patience::patiently(ask, may_pass, LOOK_AGAIN, tell).await?;
+    if readiness.well(part) {
+        tracing::info!(part, "it is there");
     }
+    Ok(answer)
 }
 
 /// Creates what is missing where the configuration says so, then refuses what would break the promise. Of topics that

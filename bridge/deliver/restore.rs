@@ -11,7 +11,8 @@ use super::settle::Followed;
 use crate::causes::chain;
 use crate::kafka::restore::{Committed, From, Raw, Restore, Source};
 use crate::kafka::{self, Client};
-use crate::schema::Decoder;
+use crate::patience::patiently;
+use crate::schema::{Decoder, decode};
 
 /// Between two questions to a registry that does not answer.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -98,29 +99,16 @@ impl Entry {
                 return None;
             }
         };
-        let mut told = false;
-        loop {
-            match decoder.decode(&value).await {
-                Ok(read) => {
-                    let receipt = Receipt::from_value(&read.value);
-                    return receipt.ok().and_then(|receipt| receipt::followed(&receipt, self.offset, key.as_deref()));
-                }
-                Err(error) if error.is_transient() => {
-                    if !std::mem::replace(&mut told, true) {
-                        tracing::warn!(error = chain(&error), "the schema of a receipt is not known yet");
-                    }
-                    tokio::time::sleep(ASK_AGAIN).await;
-                }
-                Err(error) => {
-                    let (partition, offset) = (self.partition, self.offset);
-                    tracing::warn!(
-                        partition,
-                        offset,
-                        error = chain(&error),
-                        "a receipt cannot be read and is left out"
-                    );
-                    return None;
-                }
+        let tell = |_: &_, error: &str| tracing::warn!(error, "the schema of a receipt is not known yet");
+        match patiently(|| decoder.decode(&value), decode::Error::is_transient, ASK_AGAIN, tell).await {
+            Ok(read) => {
+                let receipt = Receipt::from_value(&read.value);
+                receipt.ok().and_then(|receipt| receipt::followed(&receipt, self.offset, key.as_deref()))
+            }
+            Err(error) => {
+                let (partition, offset) = (self.partition, self.offset);
+                tracing::warn!(partition, offset, error = chain(&error), "a receipt cannot be read and is left out");
+                None
             }
         }
     }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Names;
-use crate::causes::chain;
 use crate::deliver::dead::Grave;
 use crate::deliver::receipt::receipt_of;
 use crate::deliver::restore::Bookmark;
 use crate::deliver::settle::{Fate, Receipt, TooLarge, Transaction, TxnAnswer};
 use crate::kafka::{self, Abort, Batch, Finish, Membership, Oversized, TopicPartition, Transactor, Write};
+use crate::patience::patiently;
 
 /// Between two looks at a producer whose last end is unknown.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -123,16 +123,14 @@ pub(super) async fn commit(
         }
         Finish::Aborted { .. } => TxnAnswer::Aborted,
         Finish::Fenced => TxnAnswer::Fenced,
-        Finish::Unknown(_) => loop {
-            match transactor.ready().await {
-                Ok(()) => break TxnAnswer::Unknown,
-                Err(kafka::Error::Fenced { .. }) => break TxnAnswer::Fenced,
-                Err(error) => {
-                    tracing::warn!(sink, error = chain(&error), "the end of a transaction is not decided yet");
-                    tokio::time::sleep(ASK_AGAIN).await;
-                }
+        Finish::Unknown(_) => {
+            let may_pass = |error: &kafka::Error| !matches!(error, kafka::Error::Fenced { .. });
+            let tell = |_: &_, error: &str| tracing::warn!(sink, error, "the end of a transaction is not decided yet");
+            match patiently(|| transactor.ready(), may_pass, ASK_AGAIN, tell).await {
+                Ok(()) => TxnAnswer::Unknown,
+                Err(_) => TxnAnswer::Fenced,
             }
-        },
+        }
     };
     (transactor, answer)
 }

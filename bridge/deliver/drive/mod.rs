@@ -48,10 +48,14 @@ use crate::clock;
 use crate::kafka::consume::{Consumer, Control, StartAt};
 use crate::kafka::transact::Counts;
 use crate::kafka::{self, Client, Fetcher, Membership, TopicPartition, TransactionalId, Transactor};
-use crate::schema::{Decoder, Registry};
+use crate::patience::patiently;
+use crate::schema::{Decoder, Registry, registry};
 
 /// Ended calls that are taken in one turn of the loop: enough to make its cost small, few enough for a timer to be heard.
 const DONE_AT_ONCE: usize = 64;
+
+/// Between two questions to a registry that does not answer.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// For a member that waits for bytes of fetched records to be free: nobody says when the last one is dropped.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -144,7 +148,9 @@ struct Opened {
 
 async fn open(worker: &Worker) -> Result<Opened, Error> {
     let sink = &worker.names.sink;
-    let schema_id = tell::patiently(sink, || worker.registry.own_id(super::receipt::SCHEMA)).await;
+    let tell = |_: &_, error: &str| tracing::warn!(sink = &**sink, error, "the schema of receipts is waited for");
+    let ask = || worker.registry.own_id(super::receipt::SCHEMA);
+    let schema_id = patiently(ask, registry::Error::is_transient, ASK_AGAIN, tell).await;
     let schema_id = schema_id.map_err(|source| Error::Registry { sink: Arc::clone(sink), source })?;
     let transactor = Transactor::open(&worker.client, &worker.transactional_id).await;
     let transactor = transactor.map_err(|source| match source {

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::Driver;
-use crate::causes::chain;
 use crate::clock;
 use crate::deliver::machine::{Ended, Notice};
 use crate::deliver::receipt::received_at;
@@ -13,29 +12,6 @@ use crate::deliver::{Alike, Depth, Observer, State, seconds_between};
 use crate::kafka::NextOffset;
 use crate::kafka::transact::Counts;
 use crate::outcome::Outcome;
-use crate::schema::registry;
-
-/// Between two questions to a registry that does not answer.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
-
-/// Asks until there is an answer, or an error that does not pass.
-pub(super) async fn patiently<T, F>(sink: &str, mut ask: impl FnMut() -> F) -> Result<T, registry::Error>
-where
-    F: Future<Output = Result<T, registry::Error>>,
-{
-    let mut told = false;
-    loop {
-        match ask().await {
-            Err(error) if error.is_transient() => {
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(sink, error = chain(&error), "the schema of receipts is waited for");
-                }
-                tokio::time::sleep(ASK_AGAIN).await;
-            }
-            answer => return answer,
-        }
-    }
-}
 
 /// The class of a call for the metrics. `None`: the sink was not called, on purpose.
 pub(super) fn class(ended: &Ended, sent: bool) -> Option<&'static str> {
