@@ -60,15 +60,21 @@ impl Identity {
     /// Parts are separated by a zero byte, which none of them can contain, so that no two identities share a name.
     #[must_use]
     pub fn delivery_id(&self, sink: &str) -> Uuid {
-        let mut name = Vec::with_capacity(sink.len() + self.source.len() + self.id.len() + self.event_type.len() + 3);
-        for (at, part) in [sink, &self.source, &self.id, &self.event_type].into_iter().enumerate() {
-            if at > 0 {
-                name.push(0);
-            }
-            name.extend_from_slice(part.as_bytes());
-        }
-        Uuid::new_v5(&NAMESPACE, &name)
+        delivery_id(sink, &self.source, &self.id, &self.event_type)
     }
+}
+
+/// The same of the parts of an identity, for whoever has them at hand.
+#[must_use]
+pub fn delivery_id(sink: &str, source: &str, id: &str, event_type: &str) -> Uuid {
+    let mut name = Vec::with_capacity(sink.len() + source.len() + id.len() + event_type.len() + 3);
+    for (at, part) in [sink, source, id, event_type].into_iter().enumerate() {
+        if at > 0 {
+            name.push(0);
+        }
+        name.extend_from_slice(part.as_bytes());
+    }
+    Uuid::new_v5(&NAMESPACE, &name)
 }
 
 /// The delivery id of an event that an operator has sent once more on purpose (`sink rewind --again`): whoever remembers ids

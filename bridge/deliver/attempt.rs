@@ -33,6 +33,9 @@ pub type Map = Arc<dyn Fn(&[u8]) -> Result<Vec<u8>, String> + Send + Sync>;
 /// Shapes kept, one for each schema id: a sink meets a handful; past this many they are made again.
 const MAX_SHAPES: usize = 1_000;
 
+/// An event as JSON is mostly not more than so many times as long as its Avro: so much is set aside for it at once.
+const JSON_OF_AVRO: usize = 3;
+
 /// Which events go to a sink, and as what.
 #[derive(Clone)]
 pub struct Policy {
@@ -66,6 +69,12 @@ pub(super) struct Preparation {
 /// A record on its way to the sink, or not.
 pub(super) enum Prepared {
     Send(Box<Delivery>),
+    Skip(SkipReason),
+}
+
+/// What of a record is sent, or why nothing is.
+enum Fitted {
+    Content { schema_id: u32, content: Content },
     Skip(SkipReason),
 }
 
@@ -213,7 +222,7 @@ impl Context {
         let mut batch = Batch::default();
         for record in records {
             let offset = record.offset;
-            match self.preparation.prepare(sink, record).await {
+            match self.preparation.prepare(sink, record, None).await {
                 Ok(Prepared::Send(delivery)) => {
                     let course = Course::Sent {
                         delivery_id: delivery.delivery_id,
@@ -333,7 +342,13 @@ impl Preparation {
         Self { gives_values: true, ..Self::new(decoder, policy) }
     }
 
-    pub(super) async fn prepare(&self, sink: &str, record: &Record) -> Result<Prepared, Unfit> {
+    /// `delivery_id`: the one that it goes out with, where that is known already.
+    pub(super) async fn prepare(
+        &self,
+        sink: &str,
+        record: &Record,
+        delivery_id: Option<Uuid>,
+    ) -> Result<Prepared, Unfit> {
         let identity = match self.policy.routes.route(record) {
             Route::Here(identity) => identity,
             Route::Elsewhere => return Ok(Prepared::Skip(SkipReason::NotSubscribed)),
@@ -342,11 +357,23 @@ impl Preparation {
                 return Err(Unfit { event_id: None, outcome: Outcome::Rejected { reason } });
             }
         };
-        let event_id = identity.id.clone();
-        self.fit(sink, record, identity).await.map_err(|outcome| Unfit { event_id: Some(event_id), outcome })
+        match self.fit(record).await {
+            Ok(Fitted::Content { schema_id, content }) => Ok(Prepared::Send(Box::new(Delivery {
+                delivery_id: delivery_id.unwrap_or_else(|| delivery_id_of(&identity, sink)),
+                identity,
+                offset: record.offset,
+                received_at_ms: record.header(header::RECEIVED_AT).and_then(parse_rfc3339).or(record.timestamp_ms),
+                occurred_at: record.header(header::CE_TIME).map(str::to_owned),
+                schema_id,
+                content,
+            }))),
+            Ok(Fitted::Skip(reason)) => Ok(Prepared::Skip(reason)),
+            Err(outcome) => Err(Unfit { event_id: Some(identity.id), outcome }),
+        }
     }
 
-    async fn fit(&self, sink: &str, record: &Record, identity: Identity) -> Result<Prepared, Outcome> {
+    /// What is sent of a record, whoever it is of.
+    async fn fit(&self, record: &Record) -> Result<Fitted, Outcome> {
         let rejected = |reason: String| Outcome::Rejected { reason };
         let value = record.value.as_deref().ok_or_else(|| rejected("a tombstone is no event".into()))?;
         let opened = self.decoder.open(value).await.map_err(|error| unreadable(&error))?;
@@ -354,15 +381,16 @@ impl Preparation {
         let Policy { purpose, filter, map, .. } = &self.policy;
         let (mut json, mut asked) = (Vec::new(), None);
         if !self.gives_values || filter.is_some() || consent::is_needed(purpose) {
+            json.reserve(value.len() * JSON_OF_AVRO);
             asked = opened.json(consent::FIELD, &mut json).map_err(|error| unreadable(&error))?;
         }
         if let Some(filter) = filter
             && !filter(&json).map_err(|reason| rejected(format!("where: {reason}")))?
         {
-            return Ok(Prepared::Skip(SkipReason::Filtered));
+            return Ok(Fitted::Skip(SkipReason::Filtered));
         }
         if !consent::is_given(purpose, asked.map(|place| &json[place])) {
-            return Ok(Prepared::Skip(SkipReason::NoConsent));
+            return Ok(Fitted::Skip(SkipReason::NoConsent));
         }
         let content = if self.gives_values {
             let value = opened.value().map_err(|error| unreadable(&error))?;
@@ -372,18 +400,7 @@ impl Preparation {
         } else {
             Content::Json(json)
         };
-        Ok(Prepared::Send(Box::new(Delivery {
-            #[cfg(not(feature = "seeded-bugs"))]
-            delivery_id: identity.delivery_id(sink),
-            #[cfg(feature = "seeded-bugs")]
-            delivery_id: delivery_id_where_seeded(&identity, sink),
-            identity,
-            offset: record.offset,
-            received_at_ms: record.header(header::RECEIVED_AT).and_then(parse_rfc3339).or(record.timestamp_ms),
-            occurred_at: record.header(header::CE_TIME).map(str::to_owned),
-            schema_id: opened.writer.id,
-            content,
-        })))
+        Ok(Fitted::Content { schema_id: opened.writer.id, content })
     }
 
     fn shape_of(&self, writer: &WriterSchema) -> Arc<Shape> {
@@ -400,8 +417,8 @@ impl Preparation {
     }
 }
 
-#[cfg(feature = "seeded-bugs")]
-fn delivery_id_where_seeded(identity: &Identity, sink: &str) -> Uuid {
+fn delivery_id_of(identity: &Identity, sink: &str) -> Uuid {
+    #[cfg(feature = "seeded-bugs")]
     if crate::seeded::has(crate::seeded::Bug::NewDeliveryIds) {
         return Uuid::new_v4();
     }

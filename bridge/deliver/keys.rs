@@ -1,6 +1,6 @@
 //! The queues of a partition's keys: one call at a time for a key, in order, and a failing key waits alone.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
@@ -22,6 +22,13 @@ impl KeyId {
         Self(hasher.finish())
     }
 }
+
+/// By what is a hash already, of a key or of an identity: it need not be one of the strong kind again, only seeded, so that
+/// nobody can tell from outside which of them meet.
+pub(super) type ById<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// The same, for what is only there or not.
+pub(super) type Ids = HashSet<Uuid, foldhash::fast::RandomState>;
 
 /// Where a record waits to be settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -101,7 +108,7 @@ impl Queue {
 /// All keys of a partition that have something to do.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
-    queues: HashMap<KeyId, Queue>,
+    queues: ById<KeyId, Queue>,
     /// In the order in which they became ready; keys that are not ready any more are passed over.
     ready: VecDeque<KeyId>,
     waiting: BTreeSet<(Duration, KeyId)>,
@@ -256,6 +263,11 @@ impl Keys {
         self.probed.insert(key);
         self.stand(key, Stand::Calling);
         Some(key)
+    }
+
+    /// Whether [`Keys::next_ready`] is worth a try: without a look at any key.
+    pub(super) fn may_be_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     pub(super) fn has_ready(&self) -> bool {

@@ -38,7 +38,7 @@ impl Rehearsal {
 
     /// What would become of an event that was read at this place.
     pub async fn of(&self, record: &Record) -> Verdict {
-        match self.preparation.prepare(&self.sink, record).await {
+        match self.preparation.prepare(&self.sink, record, None).await {
             Ok(Prepared::Send(_)) => Verdict::Sent,
             Ok(Prepared::Skip(reason)) => Verdict::Skipped(reason),
             Err(unfit) => Verdict::Refused(unfit.outcome),

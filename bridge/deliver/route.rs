@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use crate::event::{Identity, header};
+use crate::event::{self, Identity, header};
 use crate::kafka::Record;
 
 /// Which event types a topic holds, and which of them the sink wants.
@@ -40,41 +40,54 @@ impl Routes {
 
     /// The delivery id of a record at `sink`, the same on every attempt. One that goes nowhere has that of its place.
     pub(super) fn delivery_id(&self, sink: &str, record: &Record) -> Uuid {
-        match self.route(record) {
-            Route::Here(identity) => identity.delivery_id(sink),
-            Route::Elsewhere | Route::Unknown { .. } => by_place(record, "").delivery_id(sink),
+        let Some((event_type, true)) = self.find(record) else { return by_place(record, "").delivery_id(sink) };
+        match written(record) {
+            Some((source, id)) => event::delivery_id(sink, source, id, event_type),
+            None => by_place(record, event_type).delivery_id(sink),
         }
     }
 
     /// Where a record goes. A topic of one event type holds nothing else, whatever `ce_type` a producer wrote.
     #[must_use]
     pub fn route(&self, record: &Record) -> Route {
-        let ce_type = record.header(header::CE_TYPE);
-        let types = self.topics.get(&*record.at.topic).map_or(&[][..], Vec::as_slice);
-        let found = match types {
-            [only] => Some(only),
-            several => several.iter().find(|(event_type, _)| Some(event_type.as_str()) == ce_type),
-        };
-        match found {
-            None => Route::Unknown { ce_type: ce_type.map(str::to_owned) },
+        match self.find(record) {
+            None => Route::Unknown { ce_type: record.header(header::CE_TYPE).map(str::to_owned) },
             Some((_, false)) => Route::Elsewhere,
             Some((event_type, true)) => Route::Here(identify(record, event_type)),
         }
+    }
+
+    /// The record's event type, and whether it is wanted.
+    fn find(&self, record: &Record) -> Option<(&str, bool)> {
+        let types = self.topics.get(&*record.at.topic).map_or(&[][..], Vec::as_slice);
+        let found = match types {
+            [only] => only,
+            several => {
+                let ce_type = record.header(header::CE_TYPE);
+                several.iter().find(|(event_type, _)| Some(event_type.as_str()) == ce_type)?
+            }
+        };
+        Some((found.0.as_str(), found.1))
     }
 }
 
 /// The identity that ingest gave the event; of a record without one, where it stands, which does not change either.
 fn identify(record: &Record, event_type: &str) -> Identity {
-    let headers = (record.header(header::CE_SOURCE), record.header(header::CE_ID), record.header(header::CE_TYPE));
-    // Identities stay apart by zero bytes between their parts, so a header that holds one identifies nothing.
-    let sound = |text: &&str| !text.is_empty() && !text.contains('\0');
-    match headers {
-        (Some(source), Some(id), Some(ce_type)) if [source, id, ce_type].iter().all(sound) => {
-            // Tables and types go by the event type; a foreign `ce_type` in a topic of one type is only its name for it.
+    match written(record) {
+        // Tables and types go by the event type; a foreign `ce_type` in a topic of one type is only its name for it.
+        Some((source, id)) => {
             Identity { source: source.to_owned(), id: id.to_owned(), event_type: event_type.to_owned() }
         }
-        _ => by_place(record, event_type),
+        None => by_place(record, event_type),
     }
+}
+
+/// The source and the id that its headers give it.
+fn written(record: &Record) -> Option<(&str, &str)> {
+    // Identities stay apart by zero bytes between their parts, so a header that holds one identifies nothing.
+    let sound = |name| record.header(name).filter(|text| !text.is_empty() && !text.contains('\0'));
+    let (source, id, _) = (sound(header::CE_SOURCE)?, sound(header::CE_ID)?, sound(header::CE_TYPE)?);
+    Some((source, id))
 }
 
 fn by_place(record: &Record, event_type: &str) -> Identity {

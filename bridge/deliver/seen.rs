@@ -1,13 +1,13 @@
 //! What the owner of a partition knows from its receipts: what was settled, what is parked, and what was promised.
 //! Bodies stay in Kafka.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::beyond::Beyond;
-use super::keys::KeyId;
+use super::keys::{ById, KeyId};
 use super::rewound::{Rewound, Says, is_firm};
 use super::settle::{DeadReason, Fate, Followed};
 use crate::kafka::NextOffset;
@@ -82,13 +82,13 @@ struct Settled {
 pub(super) struct Seen {
     window: Duration,
     most: usize,
-    settled: HashMap<Uuid, Settled>,
+    settled: ById<Uuid, Settled>,
     by_age: VecDeque<(Duration, Uuid)>,
     /// By origin: one delivery may be parked twice, under two keys.
     open: BTreeMap<i64, Open>,
-    open_ids: HashMap<Uuid, usize>,
+    open_ids: ById<Uuid, usize>,
     open_positions: BTreeSet<i64>,
-    intents: HashMap<Uuid, Intent>,
+    intents: ById<Uuid, Intent>,
     /// The same by origin: a rewind gives a record another id, and what was promised under the first one stays promised.
     promised: BTreeSet<(i64, Uuid)>,
     /// Settled records at or beyond the committed offset, with their receipts.
@@ -98,7 +98,7 @@ pub(super) struct Seen {
     /// Requeued records that are about to come from Kafka, as a rewind wants it.
     put_off: BTreeMap<i64, Followed>,
     /// Our own last receipts, by origin, that the reader of receipts has not come to yet.
-    unread: HashMap<i64, i64>,
+    unread: ById<i64, i64>,
     /// The next receipt to be read.
     followed: i64,
     /// After the last receipt that is known of, be it read or written.
@@ -112,17 +112,17 @@ impl Seen {
         Self {
             window,
             most,
-            settled: HashMap::new(),
+            settled: ById::default(),
             by_age: VecDeque::new(),
             open: BTreeMap::new(),
-            open_ids: HashMap::new(),
+            open_ids: ById::default(),
             open_positions: BTreeSet::new(),
-            intents: HashMap::new(),
+            intents: ById::default(),
             promised: BTreeSet::new(),
             beyond: Beyond::new(most_beyond),
             passed_over: BTreeMap::new(),
             put_off: BTreeMap::new(),
-            unread: HashMap::new(),
+            unread: ById::default(),
             followed: 0,
             end: 0,
         }

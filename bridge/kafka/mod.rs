@@ -31,6 +31,7 @@ pub mod read;
 pub mod restore;
 pub mod transact;
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,10 +50,26 @@ pub use read::{Extent, Glimpse, Reader, Then};
 pub use transact::{Abort, Batch, Doubt, Finish, Oversized, TransactionalId, Transactor, Write};
 
 /// A partition of a topic.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TopicPartition {
     pub topic: Arc<str>,
     pub partition: i32,
+}
+
+/// By topic, then by partition. It is looked up several times for each record, mostly among partitions of one topic, whose
+/// name they share.
+impl Ord for TopicPartition {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let topics =
+            if Arc::ptr_eq(&self.topic, &other.topic) { Ordering::Equal } else { self.topic.cmp(&other.topic) };
+        topics.then_with(|| self.partition.cmp(&other.partition))
+    }
+}
+
+impl PartialOrd for TopicPartition {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl fmt::Display for TopicPartition {

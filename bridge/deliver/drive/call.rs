@@ -102,20 +102,14 @@ impl Crew {
 impl Desk {
     /// What it came to, and whether the sink has seen it.
     async fn attempt(&self, delivery_id: Uuid, record: &Record, scratch: &mut Scratch) -> (Ended, bool) {
-        match self.preparation.prepare(&self.sink, record).await {
+        // What is sent once more on purpose has another id than the first time.
+        let delivery_id = Some(delivery_id);
+        #[cfg(feature = "seeded-bugs")]
+        let delivery_id = delivery_id.filter(|_| !crate::seeded::has(crate::seeded::Bug::NewDeliveryIds));
+        match self.preparation.prepare(&self.sink, record, delivery_id).await {
             Err(unfit) => (Ended::Failed(unfit.outcome), false),
             Ok(Prepared::Skip(reason)) => (Ended::Skipped(reason), false),
-            Ok(Prepared::Send(mut delivery)) => {
-                #[cfg(feature = "seeded-bugs")]
-                let delivery_id = if crate::seeded::has(crate::seeded::Bug::NewDeliveryIds) {
-                    delivery.delivery_id
-                } else {
-                    delivery_id
-                };
-                // What is sent once more on purpose has another id than the first time.
-                delivery.delivery_id = delivery_id;
-                (self.target.send(&delivery, record, scratch).await, true)
-            }
+            Ok(Prepared::Send(delivery)) => (self.target.send(&delivery, record, scratch).await, true),
         }
     }
 }

@@ -55,13 +55,10 @@ impl Desk {
     async fn attempt_together(&self, batch: BatchId, events: Vec<Bundled>) -> Together {
         let (mut aside, mut deliveries) = (Vec::new(), Vec::with_capacity(events.len()));
         for Bundled { call, delivery_id, record, .. } in events {
-            match self.preparation.prepare(&self.sink, &record).await {
+            match self.preparation.prepare(&self.sink, &record, Some(delivery_id)).await {
                 Err(unfit) => aside.push((call, Ended::Failed(unfit.outcome))),
                 Ok(Prepared::Skip(reason)) => aside.push((call, Ended::Skipped(reason))),
-                Ok(Prepared::Send(mut delivery)) => {
-                    delivery.delivery_id = delivery_id;
-                    deliveries.push(delivery);
-                }
+                Ok(Prepared::Send(delivery)) => deliveries.push(delivery),
             }
         }
         if deliveries.is_empty() {

@@ -72,7 +72,8 @@ impl Line {
         known: Remembered,
         unsure_since: Option<Duration>,
     ) {
-        let Some(Call { at, epoch, id: delivery, .. }) = self.calls.remove(&id) else { return };
+        let Some(call) = self.calls.remove(&id) else { return };
+        let Call { at, epoch, id: delivery, .. } = *call;
         let partition = partitions.get_mut(&at).filter(|partition| partition.epoch == epoch);
         if let Some(partition) = partition.filter(|partition| !partition.seen.is_settled(delivery)) {
             if let Some(since) = unsure_since {

@@ -115,7 +115,8 @@ pub(super) struct Line {
     pub(super) turn: usize,
     /// The machine's number, by which it knows its own promises.
     pub(super) writer: u64,
-    pub(super) calls: BTreeMap<CallId, Call>,
+    /// Boxed: the map would move some two hundred bytes of each when others come and go.
+    pub(super) calls: BTreeMap<CallId, Box<Call>>,
     pub(super) batches: Batches,
     numbers: u64,
 }
@@ -233,7 +234,7 @@ impl Line {
         let call = CallId(self.numbers);
         partition.under_way.insert(id);
         let is_at_hand = record.is_some();
-        let entry = Call {
+        let entry = Box::new(Call {
             at: at.clone(),
             epoch: partition.epoch,
             restore: partition.restore,
@@ -251,7 +252,7 @@ impl Line {
             known,
             sent_at: turn.now,
             company: 0,
-        };
+        });
         self.calls.insert(call, entry);
         if is_at_hand {
             self.go(partition, call, turn);
@@ -338,14 +339,14 @@ impl Line {
     }
 
     /// The call is over, or never goes out.
-    pub(super) fn end(&mut self, partition: &mut Partition, id: CallId) -> Option<Call> {
+    pub(super) fn end(&mut self, partition: &mut Partition, id: CallId) -> Option<Box<Call>> {
         let call = self.calls.remove(&id)?;
         partition.under_way.remove(&call.id);
         Some(call)
     }
 
     /// The call never goes out. What was known of its delivery still is.
-    pub(super) fn cancel(&mut self, partition: &mut Partition, id: CallId) -> Option<Call> {
+    pub(super) fn cancel(&mut self, partition: &mut Partition, id: CallId) -> Option<Box<Call>> {
         let mut call = self.end(partition, id)?;
         if let Some(known) = call.known.take() {
             partition.remembered.insert(call.id, Remembered::Ended(known));

@@ -233,10 +233,10 @@ impl Machine {
             let waits = sending.any(|partition| partition.keys.has_ready() || partition.keys.due().is_some());
             return self.line.breaker.due().zip(paced).filter(|_| waits).map(|(probe, paced)| probe.max(paced));
         }
-        let mut ready = false;
         let mut due: Option<Duration> = None;
+        let mut ready = false;
         for partition in sending {
-            ready |= partition.keys.has_ready();
+            ready = ready || (paced.is_some() && partition.keys.has_ready());
             due = due.into_iter().chain(partition.keys.due()).min();
         }
         due.into_iter().chain(paced.filter(|_| ready)).min()
@@ -292,11 +292,14 @@ impl Machine {
             partition.keys.wake(turn.now);
             line.unblock(at, partition, turn);
         }
+        // Mostly all calls are out: then there is nothing to look for.
+        let gate = line.breaker.gate(turn.now);
+        if gate == Gate::Shut || line.start_due(turn.now).is_none() {
+            return;
+        }
         let mut sending: Vec<_> = partitions
             .iter_mut()
-            .filter(|(_, partition)| {
-                partition.may_send() && (partition.keys.has_ready() || line.breaker.gate(turn.now) == Gate::Probe)
-            })
+            .filter(|(_, partition)| partition.may_send() && (partition.keys.may_be_ready() || gate == Gate::Probe))
             .collect();
         if sending.is_empty() {
             return;

@@ -70,7 +70,7 @@ impl Partition {
             self.concluded.insert(conclusion.id);
         }
         self.awaited |= conclusion.is_awaited();
-        self.outcomes.insert(conclusion.place, conclusion);
+        self.outcomes.insert(conclusion.place, Box::new(conclusion));
     }
 
     /// Something of it waits to be committed.
@@ -96,7 +96,7 @@ impl Partition {
     pub(super) fn hand_back(&mut self) {
         self.outcomes.append(&mut self.committing);
         self.ahead |= std::mem::take(&mut self.committing_ahead);
-        self.awaited = self.outcomes.values().any(Conclusion::is_awaited);
+        self.awaited = self.outcomes.values().any(|conclusion| conclusion.is_awaited());
         if self.back == Back::Committing {
             self.back = Back::Awaited;
         }
@@ -137,7 +137,7 @@ impl Partition {
         let first_left = if self.outcomes.len() > most { self.outcomes.keys().nth(most).copied() } else { None };
         let rest = first_left.map(|first| self.outcomes.split_off(&first));
         self.committing = std::mem::replace(&mut self.outcomes, rest.unwrap_or_default());
-        self.awaited = self.outcomes.values().any(Conclusion::is_awaited);
+        self.awaited = self.outcomes.values().any(|conclusion| conclusion.is_awaited());
         let settled = self.committing.values().filter(|conclusion| conclusion.fate != Fate::Intent);
         let settled = settled.filter_map(|conclusion| match conclusion.place {
             Place::Window(offset) => Some(offset),

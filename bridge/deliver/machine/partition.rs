@@ -1,6 +1,6 @@
 //! One partition: what it remembers, what waits, and what is under way. What its records have come to is in `outcomes`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::calls::Next;
 use super::outcomes::Conclusion;
 use super::step::{Arrived, CallId, Ended, Settings};
-use crate::deliver::keys::{KeyId, Keys, Place, Queue};
+use crate::deliver::keys::{ById, Ids, KeyId, Keys, Place, Queue};
 use crate::deliver::retry;
 use crate::deliver::rewound::{Rewind, Rewound};
 use crate::deliver::seen::Seen;
@@ -57,25 +57,25 @@ pub(super) struct Partition {
     pub(super) window: Window,
     pub(super) keys: Keys,
     pub(super) seen: Seen,
-    /// For the next transaction.
-    pub(super) outcomes: BTreeMap<Place, Conclusion>,
+    /// For the next transaction. Boxed, since each is moved from map to map.
+    pub(super) outcomes: BTreeMap<Place, Box<Conclusion>>,
     /// Somebody waits for one of them.
     pub(super) awaited: bool,
     /// Whether the head is further than any commit says, receipts having said so of its records: there is no outcome to
     /// take the offset along.
     pub(super) ahead: bool,
     /// In the transaction under way.
-    pub(super) committing: BTreeMap<Place, Conclusion>,
+    pub(super) committing: BTreeMap<Place, Box<Conclusion>>,
     pub(super) committing_ahead: bool,
     /// Deliveries whose end, or parking, is in one of the two.
-    pub(super) concluded: HashSet<Uuid>,
+    pub(super) concluded: Ids,
     /// Deliveries that are being read, promised or sent.
-    pub(super) under_way: HashSet<Uuid>,
-    pub(super) remembered: HashMap<Uuid, Remembered>,
+    pub(super) under_way: Ids,
+    pub(super) remembered: ById<Uuid, Remembered>,
     /// Calls that are out from before the partition was read again, until their records have come again.
     pub(super) strays: BTreeSet<CallId>,
     /// Since when a delivery may have had its effect, though nobody said so, and no receipt says it yet.
-    pub(super) unsure: HashMap<Uuid, Duration>,
+    pub(super) unsure: ById<Uuid, Duration>,
 }
 
 impl Partition {
@@ -98,11 +98,11 @@ impl Partition {
             ahead: false,
             committing: BTreeMap::new(),
             committing_ahead: false,
-            concluded: HashSet::new(),
-            under_way: HashSet::new(),
-            remembered: HashMap::new(),
+            concluded: Ids::default(),
+            under_way: Ids::default(),
+            remembered: ById::default(),
             strays: BTreeSet::new(),
-            unsure: HashMap::new(),
+            unsure: ById::default(),
         }
     }
 
@@ -119,6 +119,7 @@ impl Partition {
         let known = std::mem::take(&mut self.outcomes).into_values();
         (self.awaited, self.ahead, self.committing_ahead) = (false, false, false);
         for conclusion in known.chain(std::mem::take(&mut self.committing).into_values()) {
+            let conclusion = *conclusion;
             match (conclusion.ended, conclusion.fate) {
                 (Some(ended), _) => _ = self.remembered.insert(conclusion.id, Remembered::Ended(ended)),
                 // A repetition, which will be seen again; or a promise of somebody before us, of which nobody knows more.

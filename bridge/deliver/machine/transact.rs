@@ -115,7 +115,7 @@ impl Machine {
             let room = self.line.settings.max_transaction.saturating_sub(transaction.receipts.len());
             let Some(next) = partition.fill_transaction(room) else { continue };
             let receipt = |conclusion: &Conclusion| conclusion.receipt(at, self.line.writer, turn.now);
-            transaction.receipts.extend(partition.committing.values().map(receipt));
+            transaction.receipts.extend(partition.committing.values().map(|conclusion| receipt(conclusion)));
             parts.push((at.clone(), partition.committing.len()));
             let receipts_from = partition.seen.receipts_from(next);
             let (epoch, rewound) = (partition.epoch, partition.rewound.at(next));
