@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::env::VarError;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::*;
 
@@ -38,5 +39,23 @@ impl Environment for FakeEnvironment {
 
     fn read_file(&self, path: &Path, _: u64) -> io::Result<Vec<u8>> {
         self.files.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Kafka {
+    /// Where tests of clients find their cluster. Nothing is created: each test makes its own topics.
+    pub(crate) fn for_tests(bootstrap: &str, properties: &[(&str, &str)]) -> Self {
+        Self {
+            bootstrap_servers: bootstrap.to_owned(),
+            create_topics: false,
+            topic_prefix: String::new(),
+            topic_defaults: TopicDefaults {
+                partitions: 1,
+                replication_factor: None,
+                min_insync_replicas: None,
+                retention: Duration::from_secs(60),
+            },
+            librdkafka: properties.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value))).collect(),
+        }
     }
 }

@@ -3,14 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::http::Connection;
-use crate::harness::receiver::{Answer, Call, Receiver, SIGNING_KEY};
+use crate::harness::receiver::{Answer, Call, Receiver};
 use crate::harness::{eventually, senders, services};
+use crate::http_sink;
 
 /// A start, a join of the group, and what is left to deliver.
 const SOON: Duration = Duration::from_secs(60);
@@ -24,29 +23,11 @@ const EVENTS: usize = 300;
 const POISONED: [(&str, i64); 3] = [("c7", 0), ("c31", 1), ("c90", 2)];
 
 fn setup(name: &str, receiver: &Receiver, batch: &str) -> Setup {
-    let tail = format!(
-        r"
-instance: a
-
-egress: {{ allow: [127.0.0.0/8] }}
-
-sinks:
-  crm:
-    type: http
-    url: {url}
-    events: [order_placed]
-    purpose: none
-    sign: {{ standard_webhooks: whsec_{key} }}
-    concurrency: 2
-    timeout: 10s
-    batch:
-      max_events: 100
-      linger: 300ms
-{batch}",
-        url = receiver.url(),
-        key = BASE64.encode(SIGNING_KEY),
-    );
-    Setup { tail, ..Setup::new(name) }
+    let batch = format!("    batch:\n      max_events: 100\n      linger: 300ms\n{batch}");
+    let setup = http_sink::setup(name, receiver, "a", &batch);
+    // Few calls at once, so that batches fill while they are out.
+    let tail = setup.tail.replace("concurrency: 16", "concurrency: 2").replace("timeout: 5s", "timeout: 10s");
+    Setup { tail, ..setup }
 }
 
 /// Sends every order of every customer, and waits for each to be accepted.

@@ -1,6 +1,5 @@
 //! The memory as requests and reports meet it.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -190,18 +189,7 @@ proptest! {
 }
 
 fn client(cluster: &DevCluster) -> Client {
-    let kafka = config::Kafka {
-        bootstrap_servers: cluster.bootstrap_servers().to_owned(),
-        create_topics: false,
-        topic_prefix: String::new(),
-        topic_defaults: config::TopicDefaults {
-            partitions: 1,
-            replication_factor: None,
-            min_insync_replicas: None,
-            retention: Duration::from_secs(60),
-        },
-        librdkafka: BTreeMap::new(),
-    };
+    let kafka = config::Kafka::for_tests(cluster.bootstrap_servers(), &[]);
     Client::new(&kafka, "test").unwrap()
 }
 

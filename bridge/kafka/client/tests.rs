@@ -6,18 +6,7 @@ use super::*;
 use crate::config::kafka_properties;
 
 fn kafka(properties: &[(&str, &str)]) -> config::Kafka {
-    config::Kafka {
-        bootstrap_servers: "127.0.0.1:1".into(),
-        create_topics: false,
-        topic_prefix: String::new(),
-        topic_defaults: config::TopicDefaults {
-            partitions: 1,
-            replication_factor: None,
-            min_insync_replicas: None,
-            retention: Duration::from_secs(60),
-        },
-        librdkafka: properties.iter().map(|(k, v)| ((*k).to_owned(), Secret::new(*v))).collect(),
-    }
+    config::Kafka::for_tests("127.0.0.1:1", properties)
 }
 
 #[test]

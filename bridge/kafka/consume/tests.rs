@@ -6,22 +6,12 @@ use crate::kafka::mock::DevCluster;
 use crate::kafka::publish::{Limits, Outgoing, Publisher};
 
 fn client(cluster: &DevCluster) -> Client {
-    let kafka = config::Kafka {
-        bootstrap_servers: cluster.bootstrap_servers().to_owned(),
-        create_topics: false,
-        topic_prefix: String::new(),
-        topic_defaults: config::TopicDefaults {
-            partitions: 1,
-            replication_factor: None,
-            min_insync_replicas: None,
-            retention: Duration::from_secs(60),
-        },
-        // The mock lets a rebalance after a departure last a second less than this, and the first one 3 s, during which
-        // a shorter session would end.
-        librdkafka: [("session.timeout.ms", "4000"), ("heartbeat.interval.ms", "500")]
-            .map(|(name, value)| (name.to_owned(), config::Secret::new(value)))
-            .into(),
-    };
+    // The mock lets a rebalance after a departure last a second less than this, and the first one 3 s, during which a shorter
+    // session would end.
+    let kafka = config::Kafka::for_tests(
+        cluster.bootstrap_servers(),
+        &[("session.timeout.ms", "4000"), ("heartbeat.interval.ms", "500")],
+    );
     Client::new(&kafka, "test").unwrap()
 }
 

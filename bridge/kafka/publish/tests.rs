@@ -1,7 +1,5 @@
 //! Behaviour against librdkafka's mock cluster: unit tests, no claim about Kafka.
 
-use std::collections::BTreeMap;
-
 use rdkafka::bindings::rd_kafka_resp_err_t as RespErr;
 
 use super::*;
@@ -9,18 +7,7 @@ use crate::config;
 use crate::kafka::mock::DevCluster;
 
 fn client(bootstrap: &str) -> Client {
-    let kafka = config::Kafka {
-        bootstrap_servers: bootstrap.to_owned(),
-        create_topics: false,
-        topic_prefix: String::new(),
-        topic_defaults: config::TopicDefaults {
-            partitions: 1,
-            replication_factor: None,
-            min_insync_replicas: None,
-            retention: Duration::from_secs(60),
-        },
-        librdkafka: BTreeMap::new(),
-    };
+    let kafka = config::Kafka::for_tests(bootstrap, &[]);
     Client::new(&kafka, "test").unwrap()
 }
 

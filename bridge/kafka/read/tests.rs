@@ -1,7 +1,5 @@
 //! Against librdkafka's mock cluster. What only a real broker has (times, transactions) is tested at the border.
 
-use std::collections::BTreeMap;
-
 use super::*;
 use crate::config;
 use crate::kafka::mock::DevCluster;
@@ -13,18 +11,7 @@ const TOPICS: [&str; 3] = ["invoices", "nothing", "orders"];
 
 fn setting() -> (DevCluster, Client) {
     let cluster = DevCluster::start(&TOPICS.map(|topic| (topic.to_owned(), 3))).unwrap();
-    let kafka = config::Kafka {
-        bootstrap_servers: cluster.bootstrap_servers().to_owned(),
-        create_topics: false,
-        topic_prefix: String::new(),
-        topic_defaults: config::TopicDefaults {
-            partitions: 3,
-            replication_factor: None,
-            min_insync_replicas: None,
-            retention: Duration::from_secs(60),
-        },
-        librdkafka: BTreeMap::new(),
-    };
+    let kafka = config::Kafka::for_tests(cluster.bootstrap_servers(), &[]);
     let client = Client::new(&kafka, "test").unwrap();
     (cluster, client)
 }
