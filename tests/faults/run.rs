@@ -27,8 +27,9 @@ use crate::victims::{STOPS_WITHIN, Victims};
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
 /// For what a run has left, after everything was mended: a group that lost a member takes its session's time; a sink that
-/// was denied looks again within a minute, and then has the load of minutes to bring at its vendor's own speed.
-const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(300);
+/// was denied looks again within a minute, and then has the load of minutes to bring at its vendor's own speed: 18,000
+/// events at sixteen calls of 0.14 s are 160 s, on a machine that has nothing else to do.
+const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(600);
 
 /// Before the first fault, for the consumers to have their partitions.
 const CALM: Duration = Duration::from_secs(2);
