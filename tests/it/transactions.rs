@@ -359,7 +359,7 @@ fn outcomes_of_an_assignment_that_has_passed_are_dropped() {
 }
 
 #[test]
-fn a_record_that_cannot_be_written_takes_the_whole_batch_back() {
+fn a_record_that_is_too_large_takes_the_whole_batch_back_and_is_named() {
     block_on(async {
         let world = World::plain(1).await;
         let member = Member::join(&world, 1).await;
@@ -368,10 +368,9 @@ fn a_record_that_cannot_be_written_takes_the_whole_batch_back() {
         let large = "x".repeat(2 << 20);
         world.add(&mut batch, &member, 0, 5, &large);
         let finish = transactor.commit(batch, &member.membership()).await;
-        let Finish::Aborted { reason: Abort::NotWritten { origin, source: Some(_), .. }, batch } = finish else {
-            panic!("{finish:?}")
-        };
-        assert_eq!((origin, batch.records()), (world.at(0), 2));
+        let Finish::Aborted { reason: Abort::TooLarge { records }, batch } = finish else { panic!("{finish:?}") };
+        let named: Vec<_> = records.iter().map(|record| (record.index, record.bytes > large.len())).collect();
+        assert_eq!((named, batch.records()), (vec![(1, true)], 2), "the second, and by its size");
         transactor.ready().await.unwrap();
         assert_eq!(world.committed_receipts(), Vec::<String>::new());
         let finish = transactor.commit(world.batch(&member, 4, "fits"), &member.membership()).await;
