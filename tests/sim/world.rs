@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use hookbridge::config::{Guarantee, units::Rate};
 use hookbridge::deliver::machine::{Action, BatchId, CallId, Ended, Input, Machine, Notice, Settings, TxnId};
-use hookbridge::deliver::{DeadReason, Fate, Followed, KeyId, Limits, Receipt, Rewind, Transaction, TxnAnswer};
+use hookbridge::deliver::receipt::{self, receipt_of};
+use hookbridge::deliver::{DeadReason, Fate, Followed, Limits, Receipt, Rewind, Transaction, TxnAnswer};
 use hookbridge::kafka::consume::AssignmentEpoch;
 use hookbridge::kafka::{NextOffset, Record, TopicPartition};
 use uuid::Uuid;
@@ -580,18 +581,10 @@ pub(crate) fn at(partition: usize) -> TopicPartition {
     TopicPartition { topic: "events".into(), partition: i32::try_from(partition).unwrap() }
 }
 
+/// As they are read back from where they were written.
 pub(crate) fn followed(receipts: Vec<(i64, Receipt)>) -> Vec<Followed> {
-    let follow = |(position, receipt): (i64, Receipt)| Followed {
-        position,
-        delivery_id: receipt.delivery_id,
-        key: KeyId::of(receipt.record.key.as_deref(), receipt.delivery_id),
-        origin: receipt.offset,
-        fate: receipt.fate,
-        attempts: receipt.attempts,
-        age: receipt.age,
-        unsure_since: receipt.unsure_since,
-        writer: receipt.writer,
-        settled_at: receipt.settled_at,
+    let follow = |(position, written): (i64, Receipt)| {
+        receipt::followed(&receipt_of(&written), position, written.record.key.as_deref()).unwrap()
     };
     receipts.into_iter().map(follow).collect()
 }

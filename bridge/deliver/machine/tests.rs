@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::config::Guarantee;
-use crate::deliver::keys::KeyId;
+use crate::deliver::receipt::{self, receipt_of};
 use crate::deliver::settle::{DeadReason, Fate, Followed, Progress, Receipt, Transaction, TxnAnswer};
 use crate::deliver::window::Limits;
 use crate::event::delivered_again;
@@ -35,8 +35,12 @@ struct Bench {
 
 impl Bench {
     fn new(guarantee: Guarantee) -> Self {
+        Self::with(settings(guarantee))
+    }
+
+    fn with(settings: Settings) -> Self {
         let mut bench = Self {
-            machine: Machine::new(settings(guarantee), 1),
+            machine: Machine::new(settings, 1),
             now: Duration::from_secs(1_000),
             epoch: 0,
             restore: 0,
@@ -219,19 +223,10 @@ fn id(identity: i64) -> Uuid {
     Uuid::from_u128(u128::try_from(identity).unwrap())
 }
 
+/// As it is read back from where it was written.
 fn followed((position, receipt): (usize, &Receipt)) -> Followed {
-    Followed {
-        position: i64::try_from(position).unwrap(),
-        delivery_id: receipt.delivery_id,
-        key: KeyId::of(receipt.record.key.as_deref(), receipt.delivery_id),
-        origin: receipt.offset,
-        fate: receipt.fate,
-        attempts: receipt.attempts,
-        age: receipt.age,
-        unsure_since: receipt.unsure_since,
-        writer: receipt.writer,
-        settled_at: receipt.settled_at,
-    }
+    let position = i64::try_from(position).unwrap();
+    receipt::followed(&receipt_of(receipt), position, receipt.record.key.as_deref()).unwrap()
 }
 
 fn rejected() -> Outcome {
@@ -384,11 +379,7 @@ fn what_may_have_had_its_effect_before_a_rewind_parks_with_that_knowledge_even_b
 
 #[test]
 fn a_stretch_longer_than_is_remembered_is_read_in_parts_and_nothing_of_it_is_sent_again() {
-    let guarantee = Guarantee::AtLeastOnce;
-    let mut bench = Bench::new(guarantee);
-    bench.machine = Machine::new(Settings { max_beyond: 3, ..settings(guarantee) }, 1);
-    bench.epoch = 0;
-    bench.assign();
+    let mut bench = Bench::with(Settings { max_beyond: 3, ..settings(Guarantee::AtLeastOnce) });
     bench.append((0..12).map(|number| (u8::try_from(number).unwrap(), number)));
     while bench.next < bench.events.len() {
         bench.poll(4);
@@ -414,11 +405,7 @@ fn a_stretch_longer_than_is_remembered_is_read_in_parts_and_nothing_of_it_is_sen
 
 #[test]
 fn a_stretch_whose_records_are_gone_is_read_on_all_the_same() {
-    let guarantee = Guarantee::AtLeastOnce;
-    let mut bench = Bench::new(guarantee);
-    bench.machine = Machine::new(Settings { max_beyond: 2, ..settings(guarantee) }, 1);
-    bench.epoch = 0;
-    bench.assign();
+    let mut bench = Bench::with(Settings { max_beyond: 2, ..settings(Guarantee::AtLeastOnce) });
     bench.append((0..6).map(|number| (u8::try_from(number).unwrap(), number)));
     bench.poll(6);
     while !bench.calls.is_empty() {

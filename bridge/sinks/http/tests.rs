@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
 use super::*;
@@ -111,16 +111,22 @@ pub(super) async fn sink_at() -> (Http, TcpListener) {
     (Http::new("crm", &config(url), &loopback()).unwrap(), listener)
 }
 
-/// Takes one request, up to `end`, gives it back as text, and answers with what it is told.
-pub(super) async fn receive_once(listener: TcpListener, end: &str, answer: Option<&'static str>) -> String {
-    let (mut stream, _) = listener.accept().await.unwrap();
+/// One request, up to `end`.
+async fn read_up_to(stream: &mut TcpStream, end: &str) -> Vec<u8> {
     let mut request = Vec::new();
     let mut buffer = [0; 4096];
     while !request.ends_with(end.as_bytes()) {
         let read = stream.read(&mut buffer).await.unwrap();
-        assert_ne!(read, 0, "the request ended early");
+        assert_ne!(read, 0, "it was closed before the request's end");
         request.extend_from_slice(&buffer[..read]);
     }
+    request
+}
+
+/// Takes one request, up to `end`, gives it back as text, and answers with what it is told.
+pub(super) async fn receive_once(listener: TcpListener, end: &str, answer: Option<&'static str>) -> String {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let request = read_up_to(&mut stream, end).await;
     if let Some(answer) = answer {
         stream.write_all(answer.as_bytes()).await.unwrap();
     }
@@ -217,13 +223,7 @@ async fn a_connection_is_used_again_once_its_answer_was_read() {
     let receiver = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         for _ in 0..3 {
-            let mut buffer = [0; 4096];
-            let mut request = Vec::new();
-            while !request.ends_with(b"}}") {
-                let read = stream.read(&mut buffer).await.unwrap();
-                assert_ne!(read, 0, "it was closed");
-                request.extend_from_slice(&buffer[..read]);
-            }
+            read_up_to(&mut stream, "}}").await;
             let answer = b"HTTP/1.1 202 Accepted\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
             stream.write_all(answer).await.unwrap();
         }
@@ -246,13 +246,7 @@ async fn a_connection_that_was_closed_while_it_rested_is_replaced_before_anythin
     let receiver = async {
         for _ in 0..3 {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let mut buffer = [0; 4096];
-            let mut request = Vec::new();
-            while !request.ends_with(b"}}") {
-                let read = stream.read(&mut buffer).await.unwrap();
-                assert_ne!(read, 0, "it was closed");
-                request.extend_from_slice(&buffer[..read]);
-            }
+            let request = read_up_to(&mut stream, "}}").await;
             assert_eq!(request.windows(4).filter(|bytes| bytes == b"POST").count(), 1);
             // It promises to be there for the next one, and is not.
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
