@@ -23,8 +23,8 @@ impl KeyId {
     }
 }
 
-/// By what is a hash already, of a key or of an identity: it need not be one of the strong kind again, only seeded, so that
-/// nobody can tell from outside which of them meet.
+/// By what is a hash already, of a key or of an identity, or an offset that Kafka gave: it need not be hashed by one of the
+/// strong kind, only by a seeded one, so that nobody can tell from outside which of them meet.
 pub(super) type ById<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// The same, for what is only there or not.

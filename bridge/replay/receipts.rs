@@ -58,26 +58,29 @@ impl Stage {
     }
 
     fn place(&self) -> (&str, i32, i64) {
-        let (topic, partition, offset) = &self.origin;
-        (topic, *partition, *offset)
+        as_place(&self.origin)
     }
 }
 
 /// Where an event stands: topic, partition, offset.
 pub type Origin = (String, i32, i64);
 
+fn as_place((topic, partition, offset): &Origin) -> (&str, i32, i64) {
+    (topic, *partition, *offset)
+}
+
 /// Which receipts are looked for: those of these deliveries, and whatever was written for the events at these places, under
 /// whichever delivery id (`sink rewind --again` gives new ones).
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
     pub deliveries: HashSet<Uuid>,
-    pub origins: HashSet<Origin>,
+    /// Those of one trace: few enough to be looked through for each receipt, without a copy of its topic's name.
+    pub origins: Vec<Origin>,
 }
 
 impl Wanted {
-    fn has(&self, delivery_id: Uuid, (topic, partition, offset): (&str, i32, i64)) -> bool {
-        self.deliveries.contains(&delivery_id)
-            || (!self.origins.is_empty() && self.origins.contains(&(topic.to_owned(), partition, offset)))
+    fn has(&self, delivery_id: Uuid, place: (&str, i32, i64)) -> bool {
+        self.deliveries.contains(&delivery_id) || self.origins.iter().any(|origin| as_place(origin) == place)
     }
 }
 

@@ -3,7 +3,7 @@
 //! and lost commits. `drive` is who carries it out; Postgres has a flow of its own.
 //!
 //! ```text
-//!   Assigned ─▶ Restore ─▶ Followed… Restored ─▶ Start ─▶ Records ─▶ window ─▶ keys ─▶ Call ─▶ CallEnded ─┐
+//!   Assigned ─▶ Restore ─▶ Found Followed… Restored ─▶ Start ─▶ Records ─▶ window ─▶ keys ─▶ Call ─▶ CallEnded ─┐
 //!                  ▲                                                   ▲         ▲                        ▼
 //!                  │                                          the head moves   retry, park          outcomes wait
 //!                  │                                                   │         │                        │

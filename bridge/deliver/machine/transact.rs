@@ -192,15 +192,14 @@ impl Machine {
     fn shrink(&mut self, parts: &[(TopicPartition, usize)], records: &[TooLarge], turn: &mut Turn<'_>) -> bool {
         let mut any = false;
         for TooLarge { receipt, itself, reason } in records {
-            let mut left = *receipt;
-            let Some((at, _)) = parts.iter().find(|(_, count)| {
-                let here = left < *count;
-                left -= if here { 0 } else { *count };
-                here
-            }) else {
-                continue;
-            };
-            let shrunk = self.partitions.get_mut(at).is_some_and(|partition| partition.shrink(left, *itself, reason));
+            let mut first = 0;
+            let place = parts.iter().find_map(|(at, count)| {
+                let nth = receipt.checked_sub(first).filter(|nth| nth < count);
+                first += count;
+                nth.map(|nth| (at, nth))
+            });
+            let Some((at, nth)) = place else { continue };
+            let shrunk = self.partitions.get_mut(at).is_some_and(|partition| partition.shrink(nth, *itself, reason));
             any |= shrunk;
             turn.act(Action::Tell(Notice::TooLarge { at: at.clone(), reason: reason.clone(), shrunk }));
         }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use http::HeaderName;
+
 use crate::config::Secret;
 use crate::config::reader::Field;
 
@@ -64,10 +66,9 @@ fn sign_instead(name: &str) -> Option<String> {
     name.starts_with("webhook-").then(|| "`sign.standard_webhooks` signs what is sent".to_owned())
 }
 
-/// A token (RFC 9110, section 5.6.2).
+/// A token (RFC 9110, section 5.6.2), of a length that every receiver takes.
 fn is_name(name: &str) -> bool {
-    let of_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !name.is_empty() && name.len() <= 256 && name.bytes().all(of_token)
+    name.len() <= 256 && HeaderName::from_bytes(name.as_bytes()).is_ok()
 }
 
 /// What a recipient may not mistake for anything else: no control characters, nothing beyond ASCII (RFC 9110, section 5.5).
